@@ -1,23 +1,25 @@
 //! Answers OpenAI's images API from a model on this machine.
 //!
+//!     cargo run --release -p aigc-examples-serve --example serve
 //!     cargo run --release -p aigc-examples-serve --example serve -- --model DIR
+//!     cargo run --release -p aigc-examples-serve --example serve -- --model FILE --base DIR
 //!
 //! ```python
 //! from openai import OpenAI
 //! client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
-//! print(client.images.generate(prompt="A cat wearing a hat", n=1, size="512x512").data[0].url)
+//! print(client.images.generate(prompt="two red circles left of a blue square").data[0].url)
 //! ```
 
 #![forbid(unsafe_code)]
 
-use aigc_core::{burn::tensor::Device, device::device, text_to_image::TextToImage};
+use aigc_core::{Error, text_to_image::TextToImage};
+use aigc_examples_prompt::ModelOptions;
 use aigc_examples_serve::{ServerConfig, start};
-use aigc_pipelines::text_to_image::TextToImagePipeline;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::{
+    io::Write,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,21 +30,20 @@ use std::{
 /// The environment variable with the key of clients.
 const KEY: &str = "SERVE_API_KEY";
 
+/// Sides of an image by the model of this repository, which was trained at 64x64.
+const OWN_MODEL_MAX_SIDE: u32 = 256;
+
 /// Answers OpenAI's images API from a model on this machine. Clients must send the key in the
 /// environment variable SERVE_API_KEY, if it is set.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Directory of a pipeline, as diffusers saves it.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
-    #[arg(long, default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    model: ModelOptions,
     /// Address to listen on. Other machines can reach another address than a loopback one; it needs
     /// a key.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Name of the model; by default that of its directory.
+    /// Name of the model; by default that of its directory or file.
     #[arg(long)]
     name: Option<String>,
     /// A further name of the model, for programs that ask for a certain one; may be repeated.
@@ -51,12 +52,15 @@ struct Args {
     /// Requests that may wait.
     #[arg(long, default_value_t = 16)]
     queue: usize,
+    /// Connections at a time; further ones wait.
+    #[arg(long, default_value_t = 128)]
+    max_connections: usize,
     /// Images of a request.
     #[arg(long, default_value_t = 10)]
     max_n: usize,
-    /// Width and height of an image.
-    #[arg(long, default_value_t = 2048)]
-    max_side: u32,
+    /// Width and height of an image; 2048 by default, 256 for the model of this repository.
+    #[arg(long)]
+    max_side: Option<u32>,
     /// Steps of the quality `low`.
     #[arg(long, default_value_t = 10)]
     low_steps: usize,
@@ -68,18 +72,33 @@ struct Args {
     public_url: Option<String>,
 }
 
-/// Opens the model that is served.
-fn open(dir: &Path, device: &Device) -> aigc_core::Result<Box<dyn TextToImage>> {
-    let loaded = TextToImagePipeline::from_pretrained(dir, device)?;
-    for warning in loaded.warnings() {
-        eprintln!("{warning}");
+/// Opens the model that is served, under `name` if there is one.
+fn open(model: &ModelOptions, name: Option<String>) -> aigc_core::Result<Box<dyn TextToImage>> {
+    // With its causes in one line.
+    let opened = model.open();
+    let pipeline = opened.map_err(|error| Error::other(format!("{error:#}")))?;
+    Ok(match name {
+        Some(name) => Box::new(pipeline.with_name(name)),
+        None => Box::new(pipeline),
+    })
+}
+
+/// The key that clients must send, if the environment has one.
+fn key() -> Result<Option<String>> {
+    // A key that cannot be used must not become none.
+    match std::env::var_os(KEY).filter(|key| !key.is_empty()) {
+        Some(key) => match key.into_string() {
+            Ok(key) => Ok(Some(key)),
+            Err(_) => bail!("{KEY} is not text in UTF-8"),
+        },
+        None => Ok(None),
     }
-    Ok(Box::new(loaded.into_inner()))
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let key = std::env::var(KEY).ok().filter(|key| !key.is_empty());
+    args.model.check()?;
+    let key = key()?;
     if key.is_none() && !args.listen.ip().is_loopback() {
         bail!(
             "--listen {} is open to other machines: set {KEY} to the key that clients must send",
@@ -88,25 +107,31 @@ fn main() -> Result<()> {
     }
     let mut config = ServerConfig::default();
     if let Some(key) = key {
-        config = config.with_api_key(&key);
+        config = config.with_api_key(&key).context(KEY)?;
     }
-    config.model = args.name;
+    config.model = args.name.clone();
     config.aliases = args.alias;
     config.queue = args.queue;
+    config.max_connections = args.max_connections;
     config.max_n = args.max_n;
-    config.max_side = args.max_side;
+    if args.model.is_own_model() {
+        config.max_side = OWN_MODEL_MAX_SIDE;
+    }
+    if let Some(max_side) = args.max_side {
+        config.max_side = max_side;
+    }
     config.low_steps = args.low_steps;
     config.high_steps = args.high_steps;
     config.public_url = args.public_url;
-    config.log = Some(Arc::new(|line| eprintln!("{line}")));
+    // A terminal that is gone must not end requests.
+    config.log = Some(Arc::new(|line| {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }));
 
-    let listener = TcpListener::bind(args.listen)?;
-    let (model, name) = (args.model, args.device);
-    let server = start(
-        listener,
-        config,
-        Box::new(move || open(&model, &device(&name)?)),
-    )?;
+    let listener =
+        TcpListener::bind(args.listen).with_context(|| format!("--listen {}", args.listen))?;
+    let (model, name) = (args.model, args.name);
+    let server = start(listener, config, Box::new(move || open(&model, name)))?;
     eprintln!("{} at {}", server.model(), server.base_url());
     let stopped = stop_on_ctrl_c();
     while !stopped.load(Ordering::Relaxed) && !server.is_finished() {
@@ -125,7 +150,10 @@ fn stop_on_ctrl_c() -> Arc<AtomicBool> {
             if stopped.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            eprintln!("\nfinishing the image in progress; press Ctrl-C again to stop at once");
+            let _ = writeln!(
+                std::io::stderr(),
+                "\nfinishing the image in progress; press Ctrl-C again to stop at once"
+            );
         }
     });
     if let Err(error) = handler {

@@ -6,11 +6,13 @@ use aigc_core::{
     data::digits,
     output::{ImageGrid, save_image},
 };
-use common::{program, small_mnist};
+use common::{finish, program, small_mnist};
+use serde_json::Value;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 fn root() -> PathBuf {
@@ -113,35 +115,101 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     assert!(output.status.success(), "{name} {arguments:?}: {text}");
 }
 
-/// Checks that the names in a cargo command exist.
-fn check_names(words: &[&str]) {
-    for pair in words.windows(2) {
-        let there = match pair[0] {
-            "-p" => ["crates", "", "tests"].iter().any(|d| {
-                let short = pair[1].trim_start_matches("aigc-");
-                [pair[1], short]
-                    .iter()
-                    .any(|name| root().join(d).join(name).join("Cargo.toml").is_file())
-            }),
-            "--test" => [
-                "tests/tests",
-                "tests/backends/tests",
-                "examples/tests",
-                "examples/text/tests",
-            ]
+/// A package of the workspace: its targets with their kinds, such as `test`, and whether cargo takes
+/// it without `-p`.
+struct Package {
+    name: String,
+    is_default: bool,
+    targets: Vec<(String, String)>,
+}
+
+fn packages() -> &'static [Package] {
+    static PACKAGES: OnceLock<Vec<Package>> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+            .current_dir(root());
+        let metadata: Value = serde_json::from_str(&finish(command)).unwrap();
+        let array = |value: &Value| value.as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap().to_string();
+        let defaults = array(&metadata["workspace_default_members"]);
+        let packages = array(&metadata["packages"]);
+        packages
             .iter()
-            .any(|d| root().join(d).join(format!("{}.rs", pair[1])).is_file()),
-            "--bench" => root()
-                .join("benches/benches")
-                .join(format!("{}.rs", pair[1]))
-                .is_file(),
-            "--example" => ["examples", "examples/text"]
-                .iter()
-                .any(|d| root().join(d).join(pair[1]).join("main.rs").is_file()),
-            _ => true,
-        };
-        assert!(there, "{words:?} names {}, which is not there", pair[1]);
+            .map(|package| Package {
+                name: text(&package["name"]),
+                is_default: defaults.contains(&package["id"]),
+                targets: array(&package["targets"])
+                    .iter()
+                    .map(|target| (text(&target["kind"][0]), text(&target["name"])))
+                    .collect(),
+            })
+            .collect()
+    })
+}
+
+/// Checks that a cargo command names packages of the workspace, and targets of these packages.
+fn check_names(words: &[&str]) {
+    let options: Vec<&str> = words.iter().copied().take_while(|w| *w != "--").collect();
+    let named: Vec<&str> = options
+        .windows(2)
+        .filter(|pair| pair[0] == "-p")
+        .map(|pair| pair[1])
+        .collect();
+    for name in &named {
+        let there = packages().iter().any(|package| package.name == *name);
+        assert!(
+            there,
+            "{words:?} names the package {name}, which is not there"
+        );
     }
+    for pair in options.windows(2) {
+        let (Some(kind @ ("test" | "bench" | "example")), name) =
+            (pair[0].strip_prefix("--"), pair[1])
+        else {
+            continue;
+        };
+        let there = packages()
+            .iter()
+            .filter(|package| match named.is_empty() {
+                true => package.is_default,
+                false => named.contains(&package.name.as_str()),
+            })
+            .flat_map(|package| &package.targets)
+            .any(|target| target.0 == kind && target.1 == name);
+        assert!(
+            there,
+            "{words:?} names the {kind} {name}, which is not there"
+        );
+    }
+}
+
+/// Checks that an example that is not run here has the options it is called with.
+fn check_options(name: &str, arguments: &[&str]) {
+    let mut command = Command::new(program(name));
+    // The name of a subcommand, or a text.
+    command.args(arguments.first().filter(|first| !first.starts_with('-')));
+    command.arg("--help");
+    let help = finish(command);
+    let known: HashSet<&str> = help
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .collect();
+    for option in arguments.iter().filter(|word| word.starts_with("--")) {
+        assert!(known.contains(option), "{name} has no option {option}");
+    }
+}
+
+/// The words of a command; what stands between double quotes is one.
+fn split_words(line: &str) -> Vec<&str> {
+    let pieces = line.split('"').enumerate();
+    pieces
+        .flat_map(|(i, piece)| match i % 2 {
+            0 => piece.split_whitespace().collect(),
+            _ => vec![piece],
+        })
+        .collect()
 }
 
 #[test]
@@ -164,8 +232,8 @@ fn documented_commands_run() {
             .map(str::trim)
         {
             // `NAME=value` before a command sets its environment.
-            let words: Vec<&str> = line
-                .split_whitespace()
+            let words: Vec<&str> = split_words(line)
+                .into_iter()
                 .skip_while(|w| w.contains('=') && !w.starts_with('-'))
                 .collect();
             match words[..] {
@@ -185,14 +253,20 @@ fn documented_commands_run() {
                         .skip(1)
                         .collect();
                     check_names(&words);
-                    let runs = !arguments.iter().any(|a| a.starts_with("../"));
-                    if runs && ran.insert(line.to_string()) {
+                    // Files of the reader, and servers, are not here.
+                    let runs = !arguments
+                        .iter()
+                        .any(|a| a.starts_with("../") || *a == "--api");
+                    if !runs {
+                        check_options(name, &arguments);
+                    } else if ran.insert(line.to_string()) {
                         run_example(name, &arguments, world.path());
                     }
                 }
-                ["cargo", "test" | "bench", ..] | ["cargo", "+nightly", "test" | "miri", ..] => {
-                    check_names(&words)
-                }
+                // A package that is built only when it is named.
+                ["cargo", "run", "--release", "-p", ..]
+                | ["cargo", "test" | "bench", ..]
+                | ["cargo", "+nightly", "test" | "miri", ..] => check_names(&words),
                 ["cargo", "fuzz", "run", target, ..] => {
                     assert!(
                         root()

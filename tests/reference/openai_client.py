@@ -220,6 +220,9 @@ def error_busy():
     time.sleep(0.3)
     error = fails(openai.RateLimitError, 429, "rate_limit_exceeded", None, lambda: client.images.generate(prompt="a"))
     assert 1 <= float(error.response.headers["retry-after"]) <= 120
+    # The answer arrives though the server does not want the body.
+    fails(openai.RateLimitError, 429, "rate_limit_exceeded", None,
+          lambda: client.images.edit(image=opaque + bytes(900_000), prompt="a"))
     answer = client.with_options(max_retries=5).images.generate(prompt="a")
     assert len(answer.data) == 1
     slow.join()

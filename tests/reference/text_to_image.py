@@ -1,5 +1,6 @@
 """Images by diffusers of pipelines that this library wrote, for the same seeds.
 
+    pip install torch diffusers transformers
     python text_to_image.py FOLDER
 
 For each directory in FOLDER with a `model_index.json` and a `request.json` (prompt, negative_prompt, seed, n, steps,

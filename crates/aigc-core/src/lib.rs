@@ -13,6 +13,7 @@
 //! | [`check`] | checks of configuration values |
 //! | [`json`] | configuration files of other libraries |
 //! | [`latent`] | interpolation in latent spaces |
+//! | [`lora`] | configuration of low-rank adapters |
 //! | [`fs`] | text files, atomic writing |
 //! | [`nn`] | layers shared by all model families |
 //! | [`ops`] | operations with CPU kernels and their own backward passes |
@@ -50,6 +51,7 @@ pub mod hub;
 pub mod hub_model;
 pub mod json;
 pub mod latent;
+pub mod lora;
 pub mod nn;
 #[allow(unsafe_code)]
 pub mod ops;

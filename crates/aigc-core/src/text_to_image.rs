@@ -69,7 +69,7 @@ impl std::str::FromStr for ImageSize {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ImageRequest {
-    /// Description of the images.
+    /// Description of the images. It may be empty if `image` alone says what they show.
     pub prompt: String,
     /// Description of what the images should not show.
     pub negative_prompt: Option<String>,
@@ -270,6 +270,9 @@ pub struct GeneratedImage {
     pub index: usize,
     /// The prompt that an API used in place of the given one.
     pub revised_prompt: Option<String>,
+    /// Settings by name that are not those of the request: the prompts of this image, where a model
+    /// was given several.
+    pub settings: Vec<(String, String)>,
 }
 
 impl GeneratedImage {
@@ -279,6 +282,7 @@ impl GeneratedImage {
             image,
             index,
             revised_prompt: None,
+            settings: vec![],
         }
     }
 }

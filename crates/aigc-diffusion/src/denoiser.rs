@@ -29,8 +29,8 @@ pub struct Conditioning<const D: usize = 4> {
     /// Numbers about each image, `[batch, numbers]`: the sizes and offsets of SDXL (`time_ids`),
     /// height, width and aspect ratio of PixArt.
     pub time_ids: Option<Tensor<2>>,
-    /// The guidance scale that a distilled network receives, `[batch]`: latent consistency models,
-    /// FLUX.1 dev.
+    /// The guidance scale that a distilled network receives, `[batch]`: of FLUX.1 dev as it is, of
+    /// latent consistency models one less.
     pub guidance: Option<Tensor<1>>,
     /// What a ControlNet adds to the maps of a U-net.
     pub residuals: Option<ControlResiduals>,
@@ -210,6 +210,12 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
         None
     }
 
+    /// Fields of [`Conditioning`] that the network needs, and that objectives and samplers of this
+    /// crate do not fill, by name: only pipelines of whole models do.
+    fn needs_from_pipeline(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Number of channels that the input of [`predict`](Self::predict) has after those of the
     /// sample: mask and masked image of an inpainting network, a small image of an upscaler.
     fn extra_input_channels(&self) -> usize {
@@ -267,8 +273,28 @@ pub(crate) fn check_image(
     ))
 }
 
-/// Checks that a network's input is the sample alone, for callers that append nothing to it.
+/// Checks that all conditions that a network needs are among those that this crate fills.
+pub(crate) fn check_conditions<const D: usize>(network: &impl Denoiser<D>) -> Result<()> {
+    match network.needs_from_pipeline() {
+        None => Ok(()),
+        Some(field) => Err(Error::argument(
+            "network",
+            format!("one that needs {field}"),
+            "one that is conditioned on classes or encoder hidden states alone",
+        )),
+    }
+}
+
+/// Checks that a network's input is the sample alone, for callers that append nothing to it, with
+/// conditions that this crate fills; these callers have no token ids.
 pub(crate) fn check_sample_is_input<const D: usize>(network: &impl Denoiser<D>) -> Result<()> {
+    check_conditions(network)?;
+    ensure_argument(
+        !network.takes_input_ids(),
+        "network",
+        "one that encodes token ids itself",
+        "the network that it conditions, with the prompts encoded before",
+    )?;
     let extra = network.extra_input_channels();
     ensure_argument(
         extra == 0,

@@ -22,6 +22,13 @@ pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
     from_map_with_defaults(&given)
 }
 
+/// The text of a network's configuration as diffusers writes it.
+pub(crate) fn to_text(config: &impl Serialize, class: &str) -> String {
+    let mut fields = to_map(config);
+    fields.insert("_class_name".into(), class.into());
+    serde_json::to_string_pretty(&fields).expect("plain values")
+}
+
 /// Lists that have an entry for each level.
 ///
 /// The first level also holds sines and cosines of the time, whose frequencies are `freq_shift` of

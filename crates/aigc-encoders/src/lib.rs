@@ -5,5 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod clip;
+mod layers;
 pub mod t5;
 pub mod tokenizer;

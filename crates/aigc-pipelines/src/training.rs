@@ -32,7 +32,10 @@ impl<N: Module> PromptDenoiser<N> {
 
 impl<N: Denoiser + ModuleDisplay> Denoiser for PromptDenoiser<N> {
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
-        let ids = condition.input_ids.clone().expect("token ids of prompts");
+        // Hidden states that are given were encoded before.
+        let Some(ids) = condition.input_ids.clone() else {
+            return self.network.predict(x, time, condition);
+        };
         let states = self.text_encoder.forward(ids, None).last_hidden_state;
         let condition = Conditioning {
             encoder_hidden_states: Some(states),
@@ -54,8 +57,33 @@ impl<N: Denoiser + ModuleDisplay> Denoiser for PromptDenoiser<N> {
         self.network.check_min_time(min)
     }
 
+    // Not forwarded: the width of the hidden states, which the text encoder provides.
     fn takes_input_ids(&self) -> bool {
         true
+    }
+
+    fn class_embedding_dim(&self) -> Option<usize> {
+        self.network.class_embedding_dim()
+    }
+
+    fn num_classes(&self) -> Option<usize> {
+        self.network.num_classes()
+    }
+
+    fn null_class(&self) -> Option<u32> {
+        self.network.null_class()
+    }
+
+    fn needs_from_pipeline(&self) -> Option<&'static str> {
+        self.network.needs_from_pipeline()
+    }
+
+    fn extra_input_channels(&self) -> usize {
+        self.network.extra_input_channels()
+    }
+
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
+        self.network.supports_self_conditioning(channels)
     }
 
     fn sample_shape(&self) -> Option<SampleShape> {
@@ -79,13 +107,19 @@ mod tests {
         train::{Trainer, TrainerConfig},
     };
     use aigc_diffusion::{
-        DiffusionObjective, DiffusionObjectiveConfig, UNet2dConditionConfig, UNet2dConditionModel,
-        models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
+        BitsPerDim, DdimScheduler, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
+        NoiseScheduleConfig, PredictionType, UNet2dConditionConfig, UNet2dConditionModel,
+        models::{AdditionEmbedType, CrossDownBlockType, CrossUpBlockType, PerBlock},
     };
     use aigc_encoders::clip::ClipTextConfig;
     use burn::tensor::{Device, Int};
 
     fn tiny() -> PromptDenoiser<UNet2dConditionModel> {
+        tiny_with(UNet2dConditionConfig::default())
+    }
+
+    /// With the options of `network` beside small sizes.
+    fn tiny_with(network: UNet2dConditionConfig) -> PromptDenoiser<UNet2dConditionModel> {
         let text = ClipTextConfig {
             vocab_size: 10,
             hidden_size: 8,
@@ -108,7 +142,7 @@ mod tests {
             norm_num_groups: 4,
             cross_attention_dim: 8,
             attention_head_dim: PerBlock::One(2),
-            ..UNet2dConditionConfig::default()
+            ..network
         };
         let device = Device::flex();
         PromptDenoiser::new(text.init(&device).unwrap(), network.init(&device).unwrap())
@@ -129,10 +163,57 @@ mod tests {
             encoder_hidden_states: Some(model.text_encoder.forward(ids, None).last_hidden_state),
             ..Conditioning::default()
         };
-        assert_eq!(
-            model.predict(x.clone(), time.clone(), &joint).into_data(),
-            model.network.predict(x, time, &encoded).into_data()
-        );
+        let expected = model.network.predict(x.clone(), time.clone(), &encoded);
+        let expected = expected.into_data();
+        for condition in [joint, encoded] {
+            let found = model.predict(x.clone(), time.clone(), &condition);
+            assert_eq!(found.into_data(), expected);
+        }
+    }
+
+    /// What the network is conditioned on besides prompts, it is as a part, too.
+    #[test]
+    fn other_conditions_are_those_of_the_network() {
+        let model = tiny_with(UNet2dConditionConfig {
+            num_class_embeds: Some(5),
+            ..UNet2dConditionConfig::default()
+        });
+        assert_eq!((model.num_classes(), model.null_class()), (Some(5), None));
+        assert_eq!(model.cross_attention_dim(), None);
+        let model = tiny_with(UNet2dConditionConfig {
+            addition_embed_type: Some(AdditionEmbedType::TextTime),
+            addition_time_embed_dim: Some(4),
+            projection_class_embeddings_input_dim: Some(6 * 4 + 8),
+            ..UNet2dConditionConfig::default()
+        });
+        let config = DiffusionObjectiveConfig::default();
+        let objective = DiffusionObjective::<_, ImageBatch>::new(config, &model);
+        let error = objective.expect_err("nothing fills them").to_string();
+        assert!(error.contains("pooled_projections and time_ids"), "{error}");
+    }
+
+    /// Samplers have no token ids: they take the network alone, with the prompts encoded.
+    #[test]
+    fn samplers_refuse_networks_that_encode_token_ids() {
+        let (model, device) = (tiny(), Device::flex());
+        let shape = || ImageShape::new(1, 4, 4);
+        let schedule = DdimScheduler::default();
+        let sampler = DiffusionSampler::new(&model, &schedule, 2, shape(), &device);
+        let message = sampler.expect_err("nothing fills them").to_string();
+        assert!(message.contains("encodes token ids"), "{message}");
+        let alone = DiffusionSampler::new(&model.network, &schedule, 2, shape(), &device);
+        assert!(alone.is_ok());
+        let image = Image {
+            shape: shape(),
+            pixels: vec![0; 16],
+            label: None,
+        };
+        let batch = collate_images(vec![image]);
+        let (noise, predicts) = (NoiseScheduleConfig::default(), PredictionType::Epsilon);
+        let bits = BitsPerDim::new(&model, &noise, predicts, &device).unwrap();
+        let found = bits.variational_bound(&batch, None, 1, &mut Rng::new(1));
+        let message = found.expect_err("nothing fills them").to_string();
+        assert!(message.contains("encodes token ids"), "{message}");
     }
 
     /// Embeddings of the words in the prompts change, those of others do not.

@@ -1,5 +1,6 @@
 //! Paints images from a prompt.
 //!
+//!     cargo run --release --example paint -- "two red circles left of a blue square"
 //!     cargo run --release --example paint -- "A cat wearing a hat" --model DIR
 //!     cargo run --release --example paint -- "A cat wearing a hat" --model FILE --base DIR
 //!     cargo run --release --example paint -- "A cat wearing a hat" --api
@@ -8,38 +9,27 @@
 
 mod options;
 
-use aigc_core::{
-    CancelToken,
-    device::device,
-    text_to_image::{
-        GeneratedImages, GenerationOptions, GenerationStage, ImageRequest, TextToImage,
-    },
-    weights::{Loaded, WeightDtype},
+use aigc_core::text_to_image::{
+    GeneratedImages, GenerationOptions, GenerationProgress, GenerationStage, ImageRequest,
+    TextToImage,
 };
-use aigc_examples::{outln, stop_on_ctrl_c};
+use aigc_examples::{is_stop, outln, stop_on_ctrl_c};
 use aigc_pipelines::{
-    adapters::{LoraScales, TextualInversion},
+    adapters::TextualInversion,
     openai::{OpenAiConfig, OpenAiImages},
-    single_file::SingleFile,
-    text_to_image::{
-        LoraMode, PipelineOpenOptions, PromptSyntax, Residency, TextToImagePipeline, Tiling,
-        save_png,
-    },
+    text_to_image::{PromptSyntax, TextToImagePipeline, Tiling, save_png},
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use options::Options;
-use std::{
-    io::IsTerminal,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{ops::ControlFlow, path::Path};
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    options.check()?;
     let request = options.request()?;
-    let result = match &options.api {
+    let made = match &options.api {
         Some(url) => paint(&client(&options, url)?, &request)?,
         None => {
             let pipeline = open(&options)?;
@@ -49,48 +39,23 @@ fn main() -> Result<()> {
             paint(&pipeline, &request)?
         }
     };
-    save(&result, &options.out)
-}
-
-/// Opens a directory of diffusers or a single file, with its adapters.
-fn open(options: &Options) -> Result<TextToImagePipeline> {
-    let device = device(&options.device)?;
-    let mut how = PipelineOpenOptions::default();
-    if let Some(variant) = &options.variant {
-        how = how.with_variant(variant);
-    }
-    if options.half {
-        how = how.with_dtype(WeightDtype::F16);
-    }
-    if options.low_memory {
-        how = how.with_residency(Residency::WhileNeeded);
-    }
-    let model = options.model.as_deref().context("--model is required")?;
-    let loaded = if model.is_file() {
-        let file = SingleFile::open(model)?;
-        eprintln!("{}", file.report());
-        let base = options.base.as_deref().unwrap_or(Path::new(""));
-        TextToImagePipeline::from_single_file(&file, base, &how, &device)?
-    } else {
-        TextToImagePipeline::from_pretrained_with(model, &how, &device)
-            .with_context(|| format!("--model {}", model.display()))?
-    };
-    let mut pipeline = warned(loaded);
-    let loras = options.loras()?;
-    if !loras.is_empty() {
-        let files: Vec<(PathBuf, LoraScales)> = loras
-            .into_iter()
-            .map(|(path, scale)| (path, scale.into()))
-            .collect();
-        for report in pipeline.load_loras(&files, LoraMode::default())? {
-            eprintln!("{report}");
+    match made {
+        Some(made) => save(&made, &options.out),
+        None => {
+            eprintln!("stopped before an image was finished");
+            std::process::exit(130)
         }
     }
+}
+
+/// Opens the model on this machine, with all that is added to it.
+fn open(options: &Options) -> Result<TextToImagePipeline> {
+    let mut pipeline = options.model.open()?;
     for path in &options.embedding {
         pipeline.load_textual_inversion(&TextualInversion::open(path)?)?;
     }
     if let Some(dir) = &options.controlnet {
-        pipeline = pipeline.with_controlnet_from(dir, &how)?;
+        pipeline = pipeline.with_controlnet_from(dir, &options.model.open_options())?;
     }
     let settings = pipeline.options_mut();
     if options.web_ui {
@@ -100,14 +65,6 @@ fn open(options: &Options) -> Result<TextToImagePipeline> {
         settings.tiling = Tiling::Always;
     }
     Ok(pipeline)
-}
-
-/// The value, after its warnings were printed.
-fn warned<T>(loaded: Loaded<T>) -> T {
-    for warning in loaded.warnings() {
-        eprintln!("{warning}");
-    }
-    loaded.into_inner()
 }
 
 /// A client of the API at `url`, or of OpenAI's if it is empty.
@@ -122,25 +79,16 @@ fn client(options: &Options, url: &str) -> Result<OpenAiImages> {
     Ok(OpenAiImages::new(config)?)
 }
 
-/// Fulfils a request with a progress bar; Ctrl-C keeps the images that are finished.
-fn paint(model: &dyn TextToImage, request: &ImageRequest) -> Result<GeneratedImages> {
+/// Fulfils a request with a progress bar. Ctrl-C keeps the images that are finished; `None` if
+/// there is none yet.
+fn paint(model: &dyn TextToImage, request: &ImageRequest) -> Result<Option<GeneratedImages>> {
     let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} ETA {eta}")?;
     let bar = ProgressBar::new(1).with_style(style);
-    let stop: CancelToken = stop_on_ctrl_c();
+    let stop = stop_on_ctrl_c();
     let mut options = GenerationOptions::default()
-        .with_cancel(stop)
+        .with_cancel(stop.clone())
         .with_callback(|at| {
-            let stage = match at.stage {
-                GenerationStage::Loading => "opening the model",
-                GenerationStage::Encoding => "encoding",
-                GenerationStage::Denoising => "denoising",
-                GenerationStage::Decoding => "decoding",
-                _ => "waiting",
-            };
-            bar.set_message(match at.total {
-                1 => stage.to_string(),
-                total => format!("{stage} image {} of {total}", at.images.start + 1),
-            });
+            bar.set_message(message(at));
             bar.set_length(at.num_steps as u64);
             bar.set_position(at.step as u64);
             ControlFlow::Continue(())
@@ -148,7 +96,30 @@ fn paint(model: &dyn TextToImage, request: &ImageRequest) -> Result<GeneratedIma
     let result = model.generate_with(request, &mut options);
     drop(options);
     bar.finish_and_clear();
-    Ok(result?)
+    match result.map_err(anyhow::Error::from) {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if is_stop(&error, &stop) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is being done, and for which images.
+fn message(at: &GenerationProgress<'_>) -> String {
+    let stage = match at.stage {
+        GenerationStage::Loading => "opening the model",
+        GenerationStage::Encoding => "encoding",
+        GenerationStage::Denoising => "denoising",
+        GenerationStage::Decoding => "decoding",
+        _ => "waiting",
+    };
+    let (first, last) = (at.images.start + 1, at.images.end);
+    if at.images.len() >= at.total {
+        stage.into()
+    } else if first == last {
+        format!("{stage} image {first} of {}", at.total)
+    } else {
+        format!("{stage} images {first} to {last} of {}", at.total)
+    }
 }
 
 /// Writes the images with their settings and prints their paths.
@@ -171,8 +142,9 @@ fn save(result: &GeneratedImages, out: &Path) -> Result<()> {
         let (width, height) = (image.image.width(), image.image.height());
         outln!("{} ({width}x{height}{seed})", path.display());
     }
-    if !result.complete && std::io::stderr().is_terminal() {
-        eprintln!("stopped before all images were finished");
+    if !result.complete {
+        let (finished, wanted) = (result.images.len(), result.request.n.unwrap_or(1));
+        eprintln!("{finished} of {wanted} images were finished");
     }
     Ok(())
 }

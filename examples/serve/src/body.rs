@@ -2,11 +2,11 @@
 
 use crate::{error::ApiError, fields::Fields};
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream, Bytes},
     extract::{FromRequest, Multipart, Request},
     http::{
         HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
         request::Parts,
     },
 };
@@ -18,9 +18,10 @@ use std::{future::poll_fn, pin::Pin, time::Duration};
 /// Parts of a form.
 const MAX_PARTS: usize = 64;
 
-/// The body of a request that is too large is read and forgotten up to this many bytes, so that the
-/// client sees the answer: one that still sends would only see a broken connection.
+/// The body of a refused request is read and forgotten up to this many bytes and this time, so that
+/// the client sees the answer: one that still sends would only see a broken connection.
 const MAX_FORGOTTEN_BYTES: usize = 256 << 20;
+const MAX_FORGETTING: Duration = Duration::from_secs(10);
 
 /// The media types that an endpoint reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,27 +80,47 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<
     let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let declared: Option<usize> = declared.and_then(|length| length.parse().ok());
     let is_large = declared.is_some_and(|length| length > limit);
-    if is_large && declared.is_some_and(|length| length > MAX_FORGOTTEN_BYTES) {
+    if declared.is_some_and(|length| length > limit.max(MAX_FORGOTTEN_BYTES)) {
         return Err(ApiError::too_large(limit));
     }
     let mut stream = body.into_data_stream();
-    let (mut bytes, mut total) = (Vec::new(), 0);
-    while let Some(piece) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+    let mut bytes = Vec::new();
+    while let Some(piece) = next_piece(&mut stream).await {
         let piece = piece.map_err(|_| ApiError::bad_request("The request broke off."))?;
-        total += piece.len();
-        if total > limit || is_large {
-            bytes = Vec::new();
+        if is_large || bytes.len() + piece.len() > limit {
+            drop(bytes);
+            forget_rest(stream).await;
+            return Err(ApiError::too_large(limit));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+async fn next_piece(stream: &mut BodyDataStream) -> Option<Result<Bytes, axum::Error>> {
+    poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
+}
+
+/// Reads the body of a request that is refused without it.
+pub(crate) async fn forget(request: Request) {
+    // Such a client waits for a word before it sends, and the answer is one.
+    if !request.headers().contains_key(EXPECT) {
+        forget_rest(request.into_body().into_data_stream()).await;
+    }
+}
+
+async fn forget_rest(mut stream: BodyDataStream) {
+    let reading = async {
+        let mut total = 0;
+        while let Some(Ok(piece)) = next_piece(&mut stream).await {
+            total += piece.len();
             if total > MAX_FORGOTTEN_BYTES {
                 break;
             }
-        } else {
-            bytes.extend_from_slice(&piece);
         }
-    }
-    match total > limit {
-        true => Err(ApiError::too_large(limit)),
-        false => Ok(bytes),
-    }
+    };
+    // What the client does beyond the limits is no longer of interest.
+    let _ = tokio::time::timeout(MAX_FORGETTING, reading).await;
 }
 
 fn json_fields(bytes: &[u8]) -> Result<Fields, ApiError> {
@@ -126,14 +147,14 @@ fn json_fields(bytes: &[u8]) -> Result<Fields, ApiError> {
 
 /// The bytes of `{"image_url": "data:…;base64,…"}`. Other addresses are not fetched: they could be
 /// those of programs that trust this machine.
-fn data_url(param: &str, image: &Value) -> Result<Vec<u8>, ApiError> {
+fn data_url(param: &str, image: &Value) -> Result<Bytes, ApiError> {
     let url = image.get("image_url").and_then(Value::as_str);
     let data = url.and_then(|url| {
         let (kind, data) = url.strip_prefix("data:")?.split_once(',')?;
         kind.ends_with(";base64").then_some(data)
     });
     let data = data.and_then(|data| STANDARD.decode(data.trim()).ok());
-    data.ok_or_else(|| {
+    data.map(Bytes::from).ok_or_else(|| {
         let shown = image.to_string();
         ApiError::value(
             param,
@@ -162,7 +183,7 @@ async fn form_fields(parts: Parts, bytes: Vec<u8>) -> Result<Fields, ApiError> {
         if part.file_name().is_some() {
             let bytes = part.bytes().await;
             let bytes = bytes.map_err(|error| broken(error.body_text()))?;
-            files.push((name, bytes.to_vec()));
+            files.push((name, bytes));
             continue;
         }
         let text = part.text().await;
@@ -208,14 +229,9 @@ mod tests {
             "mask": {"image_url": "data:;base64,Aw=="}}"#,
         );
         let fields = fields.unwrap();
-        let files: Vec<_> = fields.files().to_vec();
-        assert_eq!(
-            files,
-            [
-                ("image".to_string(), vec![1, 2]),
-                ("mask".to_string(), vec![3])
-            ]
-        );
+        let files = fields.files().iter();
+        let files: Vec<_> = files.map(|(name, bytes)| (&**name, &**bytes)).collect();
+        assert_eq!(files, [("image", &[1, 2][..]), ("mask", &[3])]);
         for (body, param) in [
             (
                 r#"{"images": [{"image_url": "http://10.0.0.1/x"}]}"#,

@@ -88,6 +88,16 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).with_code("invalid_api_key")
     }
 
+    /// A page of another site that sends requests without a key.
+    pub(crate) fn origin(origin: &str) -> Self {
+        let origin: String = origin.chars().take(100).collect();
+        let message = format!(
+            "Pages of {origin:?} may not use this server: it has no API key, and serves programs \
+             of this machine only."
+        );
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, message).with_code("origin_not_allowed")
+    }
+
     /// A model that is not here.
     pub(crate) fn model(name: &str, served: &str) -> Self {
         let name: String = name.chars().take(100).collect();

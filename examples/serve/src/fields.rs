@@ -1,13 +1,14 @@
 //! The fields of a request, and what they may be.
 
 use crate::error::ApiError;
+use axum::body::Bytes;
 use serde_json::{Map, Value};
 
 /// Fields that have not been read yet.
 #[derive(Debug)]
 pub(crate) struct Fields {
     values: Map<String, Value>,
-    files: Vec<(String, Vec<u8>)>,
+    files: Vec<(String, Bytes)>,
     /// Whether all values are texts.
     is_form: bool,
 }
@@ -15,7 +16,7 @@ pub(crate) struct Fields {
 impl Fields {
     pub(crate) fn new(
         mut values: Map<String, Value>,
-        files: Vec<(String, Vec<u8>)>,
+        files: Vec<(String, Bytes)>,
         is_form: bool,
     ) -> Self {
         // `null` is as good as nothing; an empty part of a form is, too.
@@ -28,12 +29,12 @@ impl Fields {
     }
 
     #[cfg(test)]
-    pub(crate) fn files(&self) -> &[(String, Vec<u8>)] {
+    pub(crate) fn files(&self) -> &[(String, Bytes)] {
         &self.files
     }
 
     /// Takes the files of a field, `name` and `name[]`.
-    pub(crate) fn take_files(&mut self, name: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn take_files(&mut self, name: &str) -> Vec<Bytes> {
         let is_named = |found: &str| found.strip_suffix("[]").unwrap_or(found) == name;
         let (taken, kept) = std::mem::take(&mut self.files)
             .into_iter()
@@ -182,7 +183,7 @@ mod tests {
         let error = fields(json!(1), false).finish(&["n"]).unwrap_err();
         assert_eq!(error.code, Some("unknown_parameter"));
         assert_eq!(error.param.as_deref(), Some("x"));
-        let file = |name: &str| (name.to_string(), vec![1]);
+        let file = |name: &str| (name.to_string(), Bytes::from_static(&[1]));
         let files = vec![file("image"), file("image[]"), file("odd")];
         let mut fields = Fields::new(Map::new(), files, true);
         assert_eq!(fields.take_files("image").len(), 2);

@@ -1,23 +1,31 @@
 //! The three endpoints that make images.
 
 use crate::{
-    body::{Media, read_fields},
+    ServerConfig,
+    body::{Media, forget, read_fields},
+    endpoint::Endpoint,
     error::ApiError,
     picture::{OutputFormat, decode_input},
-    request::{Endpoint, ImagesCall, ResponseFormat, read_call},
-    server::{Shared, unix_seconds},
+    queue::{Finished, FinishedImage, JobEvent, JobHandle},
+    request::{ImagesCall, ResponseFormat, read_call},
+    server::{Shared, json_response, unix_seconds},
     stream::stream_response,
-    worker::{Finished, FinishedImage, JobEvent, JobHandle},
 };
+use aigc_core::text_to_image::ImageRequest;
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, Response, header::CONTENT_TYPE, header::HOST, uri::Authority},
+    http::{HeaderMap, Response, header::HOST, uri::Authority},
     response::IntoResponse,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+
+/// Bytes that a character takes at most in JSON, as two escapes, and characters of two prompts;
+/// and bytes of all other fields.
+const BYTES_PER_CHAR: usize = 2 * 12;
+const BYTES_OF_FIELDS: usize = 1 << 16;
 
 pub(crate) async fn generations(
     State(shared): State<Arc<Shared>>,
@@ -56,42 +64,63 @@ async fn make(
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
     let config = &shared.config;
-    let is_json = media.is_json(request.headers())?;
+    let queue = shared.worker.queue();
+    let admitted = media.is_json(request.headers());
+    let admitted = admitted.and_then(|is_json| Ok((is_json, queue.reserve()?)));
+    let (is_json, slot) = match admitted {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            forget(request).await;
+            return Err(error);
+        }
+    };
     let base = base_url(&shared, request.headers());
-    let slot = shared.worker.reserve()?;
-    let fields = read_fields(request, is_json, config.max_body_bytes, config.body_timeout).await?;
+    let limit = match endpoint {
+        // Without images, texts are all there is: JSON takes many times its bytes in memory.
+        Endpoint::Generations => config
+            .max_prompt_chars
+            .saturating_mul(BYTES_PER_CHAR)
+            .saturating_add(BYTES_OF_FIELDS)
+            .min(config.max_body_bytes),
+        Endpoint::Edits | Endpoint::Variations => config.max_body_bytes,
+    };
+    let fields = read_fields(request, is_json, limit, config.body_timeout).await?;
     let call = read_call(endpoint, fields, &shared.model, config)?;
-    let (call, image_request) = with_images(call, config.max_input_pixels).await?;
+    let (call, image_request) = with_images(call, config).await?;
     let (output, partial_images) = (call.output, call.partial_images);
-    let mut job = shared
-        .worker
-        .submit(slot, image_request, output, partial_images)?;
+    let mut job = queue.submit(slot, image_request, output, partial_images)?;
     if call.stream {
         return stream_response(job, &call).await;
     }
     let finished = finished(&mut job).await?;
     let answer = answer(&shared, &call, &base, finished)?;
-    let mut response = Response::new(Body::from(answer.to_string()));
-    let json = axum::http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    Ok(json_response(&answer))
 }
 
 /// Decodes the image and the mask, on a thread that may block.
 async fn with_images(
     mut call: ImagesCall,
-    max_pixels: u64,
-) -> Result<(ImagesCall, aigc_core::text_to_image::ImageRequest), ApiError> {
+    config: &ServerConfig,
+) -> Result<(ImagesCall, ImageRequest), ApiError> {
     let mut request = call.request.clone();
     let Some(image) = call.image.take() else {
         return Ok((call, request));
     };
     let mask = call.mask.take();
+    let max_pixels = config.max_input_pixels;
     let decoded =
         tokio::task::spawn_blocking(move || decode_input(&image, mask.as_deref(), max_pixels));
     let input = decoded
         .await
         .map_err(|error| ApiError::internal(error.to_string()))??;
+    // Without a size, images are as large as the one they start from.
+    let (width, height) = (input.image.width(), input.image.height());
+    let limit = config.max_side;
+    if request.size.is_none() && width.max(height) > limit {
+        let found = format!("{width}x{height}");
+        let expected = format!("sides up to {limit}, or a 'size' with such sides");
+        return Err(ApiError::value("image", &found, &expected));
+    }
     request.image = Some(input.image);
     if call.endpoint == Endpoint::Edits {
         request.mask_image = input.mask;

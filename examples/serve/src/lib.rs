@@ -9,9 +9,10 @@
 //! | `GET /v1/files/NAME` | pictures that were answered by their address, for an hour |
 //!
 //! A model is not shared between threads: [`start`] opens it on a thread of its own (`worker.rs`),
-//! which makes one request after the other. Requests wait in a queue with a bound; beyond it they
-//! are refused with the status 429. When a client hangs up, its request leaves the queue, or the
-//! model is told to stop.
+//! which makes one request after the other. Requests wait in a queue with a bound (`queue.rs`);
+//! beyond it they are refused with the status 429. When a client hangs up, its request leaves the
+//! queue, or the model is told to stop. Connections have bounds of number and time
+//! (`connections.rs`), so that clients that send or read slowly do not keep others out.
 //!
 //! Every error, also of a wrong address or method, has the API's form (`error.rs`). Fields that the
 //! server does not know are errors that name them.
@@ -23,11 +24,15 @@
 mod auth;
 mod body;
 mod config;
+mod connections;
+mod endpoint;
 mod error;
 mod fields;
 mod files;
 mod images;
 mod picture;
+mod progress;
+mod queue;
 mod random;
 mod request;
 mod server;

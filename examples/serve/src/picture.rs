@@ -1,9 +1,15 @@
 //! Decodes pictures that clients send, and encodes those that they get.
 
 use crate::error::ApiError;
-use image::{
-    DynamicImage, GrayImage, ImageFormat, ImageReader, ImageResult, Limits, Luma, codecs::jpeg,
+use aigc_core::{
+    Error,
+    text_to_image::{GeneratedImage, GeneratedImages},
 };
+use aigc_pipelines::{
+    openai::{PictureFault, decode_picture},
+    text_to_image::encode_png,
+};
+use image::{DynamicImage, GrayImage, ImageFormat, ImageResult, Luma, RgbImage, codecs::jpeg};
 use std::io::Cursor;
 
 /// The format of the pictures of an answer.
@@ -33,9 +39,27 @@ impl OutputFormat {
         }
     }
 
-    /// The file of an image.
+    /// The file of an image that is not finished.
     pub(crate) fn encode(self, image: &DynamicImage) -> ImageResult<Vec<u8>> {
-        let image = image.to_rgb8();
+        self.encode_rgb(&image.to_rgb8())
+    }
+
+    /// The file of an image of a result. PNG has its settings, as `save_png` writes them; other
+    /// formats have no place for them.
+    pub(crate) fn encode_finished(
+        self,
+        result: &GeneratedImages,
+        mut image: GeneratedImage,
+    ) -> aigc_core::Result<Vec<u8>> {
+        let pixels = image.image.into_rgb8();
+        if self != Self::Png {
+            return self.encode_rgb(&pixels).map_err(Error::other);
+        }
+        image.image = pixels.into();
+        encode_png(result, &image)
+    }
+
+    fn encode_rgb(self, image: &RgbImage) -> ImageResult<Vec<u8>> {
         let mut bytes = Cursor::new(vec![]);
         match self {
             Self::Png => image.write_to(&mut bytes, ImageFormat::Png)?,
@@ -103,38 +127,36 @@ fn transparent(image: &DynamicImage) -> GrayImage {
     mask
 }
 
+/// Decodes the picture of a field.
 fn decode(param: &str, bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, ApiError> {
     let found = format!("{} bytes", bytes.len());
-    let fail = |expected: &str| ApiError::value(param, &found, expected);
-    let format = image::guess_format(bytes).ok();
-    let format = format.filter(|format| {
-        matches!(
-            format,
-            ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP
-        )
-    });
-    let Some(format) = format else {
-        return Err(fail("a PNG, JPEG or WebP file"));
-    };
-    let reader = || ImageReader::with_format(Cursor::new(bytes), format);
-    let broken = |error| fail(&format!("a complete picture ({error})"));
-    let (width, height) = reader().into_dimensions().map_err(broken)?;
-    if u64::from(width) * u64::from(height) > max_pixels {
-        let found = format!("{width}x{height}");
-        let expected = format!("at most {max_pixels} pixels");
-        return Err(ApiError::value(param, &found, &expected));
+    match decode_picture(bytes, max_pixels) {
+        Ok((image, _)) => Ok(image),
+        Err(PictureFault::TooLarge {
+            width,
+            height,
+            limit,
+        }) => {
+            let expected = format!("at most {limit} pixels");
+            Err(ApiError::value(
+                param,
+                &format!("{width}x{height}"),
+                &expected,
+            ))
+        }
+        Err(PictureFault::Broken { reason, .. }) => {
+            let expected = format!("a complete picture ({reason})");
+            Err(ApiError::value(param, &found, &expected))
+        }
+        Err(_) => Err(ApiError::value(param, &found, "a PNG, JPEG or WebP file")),
     }
-    let mut reader = reader();
-    let mut limits = Limits::default();
-    // 16 bits of four channels, and as much for the decoder.
-    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(1 << 20));
-    reader.limits(limits);
-    reader.decode().map_err(broken)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aigc_core::text_to_image::ImageRequest;
+    use aigc_pipelines::text_to_image::decode_png_settings;
     use image::{Rgba, RgbaImage};
 
     fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
@@ -177,6 +199,26 @@ mod tests {
             let error = decode_input(image, mask, 100).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(param));
             assert!(error.message.contains(message), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn finished_png_files_have_their_settings() {
+        let request = ImageRequest::new("a cat").with_seed(7);
+        let result = GeneratedImages::new(vec![], request, "squares");
+        for format in [OutputFormat::Png, OutputFormat::WebP] {
+            // Floats, which no format has, are written too.
+            let image = DynamicImage::new_rgb32f(3, 2);
+            let bytes = format.encode_finished(&result, GeneratedImage::new(image, 1));
+            let bytes = bytes.unwrap();
+            assert_eq!(image::load_from_memory(&bytes).unwrap().width(), 3);
+            let settings = decode_png_settings(&bytes).ok();
+            assert_eq!(settings.is_some(), format == OutputFormat::Png);
+            if let Some(settings) = settings {
+                assert_eq!(settings.request.prompt, "a cat");
+                assert_eq!(settings.request.first_image, Some(1));
+                assert_eq!(settings.model, "squares");
+            }
         }
     }
 

@@ -2,7 +2,9 @@
 
 use crate::{
     ServerConfig,
-    auth::KeyDigest,
+    auth::{check_key, check_origin},
+    body::forget,
+    connections::{ConnectionLimits, serve_connections},
     error::{ApiError, Cause},
     files::Files,
     images::{edits, generations, variations},
@@ -13,7 +15,7 @@ use aigc_core::{Error, Result};
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::PathRejection},
     http::{
         HeaderName, HeaderValue, Response,
         header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
@@ -46,19 +48,24 @@ pub(crate) struct Shared {
 /// A server that runs on threads of its own. It stops when it is dropped.
 pub struct RunningServer {
     shared: Arc<Shared>,
+    /// Tells the server's thread to accept nothing more.
     stop: Option<oneshot::Sender<()>>,
+    /// Tells it that the model has made its last image.
+    finished: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 /// Opens the model and starts a server that listens on `listener`.
 ///
 /// # Errors
-/// Errors of the model; [`Error::Other`] if the server cannot start.
+/// [`Error::Config`] for settings that are not possible, before the model is opened; errors of the
+/// model; [`Error::Other`] if the server cannot start.
 pub fn start(
     listener: TcpListener,
     config: ServerConfig,
     open: OpenModel,
 ) -> Result<RunningServer> {
+    config.validate()?;
     let address = listener.local_addr().map_err(Error::other)?;
     listener.set_nonblocking(true).map_err(Error::other)?;
     let worker = Worker::spawn(open, config.queue)?;
@@ -77,14 +84,16 @@ pub fn start(
         .build()
         .map_err(Error::other)?;
     let (stop, stopped) = oneshot::channel();
+    let (finished, is_finished) = oneshot::channel();
     let thread = thread::Builder::new().name("server".into());
     let thread = thread.spawn({
         let shared = shared.clone();
-        move || runtime.block_on(serve(listener, shared, stopped))
+        move || runtime.block_on(serve(listener, shared, stopped, is_finished))
     });
     Ok(RunningServer {
         shared,
         stop: Some(stop),
+        finished: Some(finished),
         thread: Some(thread.map_err(Error::other)?),
     })
 }
@@ -107,7 +116,7 @@ impl RunningServer {
 
     /// Number of requests that wait or are made.
     pub fn load(&self) -> usize {
-        self.shared.worker.load()
+        self.shared.worker.queue().load()
     }
 
     /// Whether the server has ended by itself.
@@ -116,7 +125,8 @@ impl RunningServer {
     }
 
     /// Stops accepting requests, refuses those that wait, finishes the one that is being made, and
-    /// returns when all is answered.
+    /// returns when all is answered. Clients that do not take their answer within
+    /// [`ServerConfig::stop_timeout`] lose it.
     ///
     /// # Errors
     /// [`Error::Other`] if the server had failed.
@@ -129,6 +139,9 @@ impl RunningServer {
             let _ = stop.send(());
         }
         let worker = self.shared.worker.join();
+        if let Some(finished) = self.finished.take() {
+            let _ = finished.send(());
+        }
         let server = match self.thread.take() {
             Some(thread) => thread
                 .join()
@@ -162,6 +175,7 @@ async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
     stopped: oneshot::Receiver<()>,
+    finished: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // Pictures whose time is over are removed without a request, too.
@@ -174,12 +188,15 @@ async fn serve(
             }
         }
     });
-    let served = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let result = served.await;
+    let limits = ConnectionLimits {
+        count: shared.config.max_connections,
+        header_timeout: shared.config.header_timeout,
+        write_timeout: shared.config.write_timeout,
+        stop_timeout: shared.config.stop_timeout,
+    };
+    serve_connections(listener, router(shared), limits, stopped, finished).await;
     cleaning.abort();
-    result
+    Ok(())
 }
 
 fn router(shared: Arc<Shared>) -> Router {
@@ -190,7 +207,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{model}", get(model))
         .method_not_allowed_fallback(no_such_method)
-        .route_layer(from_fn_with_state(shared.clone(), check_key));
+        .route_layer(from_fn_with_state(shared.clone(), admit));
     let open = Router::new()
         // The name is the permission.
         .route("/v1/files/{name}", get(file))
@@ -230,19 +247,24 @@ async fn note(State(shared): State<Arc<Shared>>, request: Request, next: Next) -
     response
 }
 
-async fn check_key(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response<Body> {
-    let key = shared.config.api_key.as_ref();
-    match key.map_or(Ok(()), |key: &KeyDigest| key.check(request.headers())) {
+/// Lets requests with the key pass. Where there is none, those that a page of another site has a
+/// browser send are refused.
+async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
+    let admitted = match &shared.config.api_key {
+        Some(key) => check_key(key, request.headers()),
+        None => check_origin(request.headers()),
+    };
+    match admitted {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            forget(request).await;
+            error.into_response()
+        }
     }
 }
 
-fn json_response(body: &serde_json::Value) -> Response<Body> {
+/// An answer in JSON.
+pub(crate) fn json_response(body: &serde_json::Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
@@ -259,15 +281,20 @@ async fn models(State(shared): State<Arc<Shared>>) -> Response<Body> {
     json_response(&json!({"object": "list", "data": [model_object(&shared)]}))
 }
 
-async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response<Body> {
+/// The last part of an address, which may be no text.
+type Name = Result<Path<String>, PathRejection>;
+
+async fn model(State(shared): State<Arc<Shared>>, name: Name) -> Response<Body> {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name);
     match name == shared.model {
         true => json_response(&model_object(&shared)),
         false => ApiError::model(&name, &shared.model).into_response(),
     }
 }
 
-async fn file(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response<Body> {
-    let Some(file) = shared.files.find(&name) else {
+async fn file(State(shared): State<Arc<Shared>>, name: Name) -> Response<Body> {
+    let file = name.ok().and_then(|Path(name)| shared.files.find(&name));
+    let Some(file) = file else {
         return ApiError::not_found("/v1/files/…").into_response();
     };
     let mut response = Response::new(Body::from(file.bytes));

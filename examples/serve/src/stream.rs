@@ -4,9 +4,9 @@ use crate::{
     error::ApiError,
     images::usage,
     picture::OutputFormat,
+    queue::{FinishedImage, JobEvent, JobHandle},
     request::ImagesCall,
     server::unix_seconds,
-    worker::{FinishedImage, JobEvent, JobHandle},
 };
 use axum::{
     body::Body,

@@ -1,130 +1,20 @@
-//! The server's answers byte by byte: shapes of errors, limits, streams, hanging up.
+//! The server's answers byte by byte: shapes, errors, keys, streams.
 
 mod common;
 
-use aigc_examples_serve::{RunningServer, ServerConfig, start};
-use common::{Counts, colour, serve, serve_with, wait_until};
+use aigc_examples_serve::{ServerConfig, start};
+use common::{
+    Counts, colour,
+    http::{JSON, ask, form, generate, png},
+    serve, serve_with,
+};
 use serde_json::{Value, json};
 use std::{
-    io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Arc, Mutex},
     thread::sleep,
     time::Duration,
 };
-
-/// An answer.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", self.text()))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines
-            .find(|(found, _)| found.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
-    }
-
-    /// The error object, after checks of its form.
-    fn error(&self) -> Value {
-        let json = self.json();
-        assert_eq!(self.header("content-type"), Some("application/json"));
-        assert!(self.header("x-request-id").is_some_and(|id| id.len() == 36));
-        let error = &json["error"];
-        let keys: Vec<_> = error.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(keys.len(), 4, "{keys:?}");
-        for key in ["message", "type", "param", "code"] {
-            assert!(error.get(key).is_some(), "{error}");
-        }
-        error.clone()
-    }
-}
-
-fn connect(server: &RunningServer) -> TcpStream {
-    let stream = TcpStream::connect(server.address()).unwrap();
-    let limit = Some(Duration::from_secs(20));
-    stream.set_read_timeout(limit).unwrap();
-    stream
-}
-
-/// Sends a request and reads the answer until the server closes the connection.
-fn ask(server: &RunningServer, head: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let mut stream = connect(server);
-    send(&mut stream, head, headers, body);
-    read(stream)
-}
-
-fn send(stream: &mut TcpStream, head: &str, headers: &[&str], body: &[u8]) {
-    let mut bytes = format!("{head} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n").into_bytes();
-    for header in headers {
-        bytes.extend_from_slice(format!("{header}\r\n").as_bytes());
-    }
-    bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
-    bytes.extend_from_slice(body);
-    let _ = stream.write_all(&bytes);
-}
-
-fn read(mut stream: TcpStream) -> Answer {
-    let mut bytes = vec![];
-    let _ = stream.read_to_end(&mut bytes);
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&bytes)));
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-    Answer {
-        status,
-        head,
-        body: bytes[end + 4..].to_vec(),
-    }
-}
-
-const JSON: &str = "Content-Type: application/json";
-
-fn generate(server: &RunningServer, body: &Value) -> Answer {
-    let body = body.to_string();
-    ask(
-        server,
-        "POST /v1/images/generations",
-        &[JSON],
-        body.as_bytes(),
-    )
-}
-
-/// A form of texts and files.
-fn form(parts: &[(&str, Option<&str>, &[u8])]) -> (String, Vec<u8>) {
-    let mut body = vec![];
-    for (name, file, content) in parts {
-        let file = file.map_or(String::new(), |file| format!("; filename=\"{file}\""));
-        let head =
-            format!("--xyz\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
-        body.extend_from_slice(head.as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b"--xyz--\r\n");
-    (
-        "Content-Type: multipart/form-data; boundary=xyz".into(),
-        body,
-    )
-}
-
-fn png(width: u32, height: u32) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(vec![]);
-    let image = image::DynamicImage::new_rgba8(width, height);
-    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-    bytes.into_inner()
-}
 
 #[test]
 fn answers_have_the_shape_of_the_api() {
@@ -217,9 +107,16 @@ fn every_error_has_its_status_and_the_form_of_the_api() {
     ] {
         check(head, JSON, b"", 405, "method_not_allowed", "");
     }
-    for head in ["POST /v1/chat/completions", "GET /", "GET /v1/images"] {
+    for head in [
+        "POST /v1/chat/completions",
+        "GET /",
+        "GET /v1/images",
+        "GET /v1/files/%FF",
+    ] {
         check(head, JSON, b"{}", 404, "not_found", "");
     }
+    let model = "GET /v1/models/%FF";
+    check(model, JSON, b"", 404, "model_not_found", "model");
     let (generations, edits) = ("POST /v1/images/generations", "POST /v1/images/edits");
     let (form_type, body) = form(&[("prompt", None, b"a")]);
     for (head, kind) in [
@@ -301,9 +198,38 @@ fn images_that_are_too_large_are_refused_by_their_header() {
 }
 
 #[test]
+fn images_without_a_size_are_no_larger_than_the_limit() {
+    let mut config = ServerConfig::default();
+    config.max_side = 64;
+    let (server, counts) = serve_with(config, Duration::ZERO);
+    let edit = |size: &str| {
+        let (kind, body) = form(&[
+            ("prompt", None, b"a"),
+            ("size", None, size.as_bytes()),
+            ("image", Some("x.png"), &png(72, 8)),
+        ]);
+        ask(&server, "POST /v1/images/edits", &[&kind], &body)
+    };
+    for size in ["", "auto"] {
+        let refused = edit(size);
+        let error = refused.error();
+        assert_eq!((refused.status, &error["param"]), (400, &json!("image")));
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("72x8") && message.contains("64"),
+            "{message}"
+        );
+    }
+    assert_eq!(Counts::of(&counts.begun), 0);
+    assert_eq!(edit("64x8").status, 200);
+}
+
+#[test]
 fn key_is_required_where_it_is_set() {
     let lines = Arc::new(Mutex::new(Vec::<String>::new()));
-    let mut config = ServerConfig::default().with_api_key("sk-very-secret");
+    let mut config = ServerConfig::default()
+        .with_api_key("sk-very-secret")
+        .unwrap();
     config.log = Some({
         let lines = lines.clone();
         Arc::new(move |line| lines.lock().unwrap().push(line.into()))
@@ -356,6 +282,37 @@ fn key_is_required_where_it_is_set() {
 }
 
 #[test]
+fn pages_of_other_sites_need_the_key() {
+    let server = serve();
+    let (foreign, local) = (
+        "Origin: https://example.org",
+        "Origin: http://localhost:3000",
+    );
+    let models = |headers: &[&str]| ask(&server, "GET /v1/models", headers, b"");
+    let refused = models(&[foreign]);
+    assert_eq!(
+        (refused.status, &refused.error()["code"]),
+        (403, &json!("origin_not_allowed"))
+    );
+    assert_eq!(models(&[local]).status, 200);
+    let config = ServerConfig::default().with_api_key("sk-right").unwrap();
+    let (server, _) = serve_with(config, Duration::ZERO);
+    let headers = [foreign, "Authorization: Bearer sk-right"];
+    assert_eq!(ask(&server, "GET /v1/models", &headers, b"").status, 200);
+}
+
+#[test]
+fn methods_are_those_of_http() {
+    let server = serve();
+    let head = ask(&server, "HEAD /v1/models", &[], b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    let head = ask(&server, "HEAD /v1/images/generations", &[], b"");
+    assert_eq!((head.status, head.body.len()), (405, 0));
+    let other = ask(&server, "GET /v1/images/generations", &[], b"");
+    assert_eq!((other.status, other.header("allow")), (405, Some("POST")));
+}
+
+#[test]
 fn causes_go_to_the_log_and_not_to_the_client() {
     let lines = Arc::new(Mutex::new(Vec::<String>::new()));
     let mut config = ServerConfig::default();
@@ -373,95 +330,6 @@ fn causes_go_to_the_log_and_not_to_the_client() {
         lines[0]
     );
     assert!(lines[0].contains(answer.header("x-request-id").unwrap()));
-}
-
-#[test]
-fn full_queue_refuses_with_a_wait() {
-    let mut config = ServerConfig::default();
-    config.queue = 1;
-    let (server, counts) = serve_with(config, Duration::from_millis(300));
-    let body = br#"{"prompt": "a"}"#;
-    let mut waiting = vec![];
-    for load in 1..=2 {
-        let mut stream = connect(&server);
-        send(&mut stream, "POST /v1/images/generations", &[JSON], body);
-        waiting.push(stream);
-        wait_until("the request arrives", || server.load() == load);
-    }
-    let refused = generate(&server, &json!({"prompt": "a"}));
-    let error = refused.error();
-    assert_eq!(
-        (refused.status, &error["code"]),
-        (429, &json!("rate_limit_exceeded"))
-    );
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=120).contains(&wait));
-    for stream in waiting {
-        assert_eq!(read(stream).status, 200);
-    }
-    assert_eq!(Counts::of(&counts.finished), 2);
-    assert_eq!(generate(&server, &json!({"prompt": "a"})).status, 200);
-}
-
-#[test]
-fn hanging_up_frees_the_work() {
-    let (server, counts) = serve_with(ServerConfig::default(), Duration::from_millis(20));
-    let plain = r#"{"prompt": "a", "num_inference_steps": 200}"#;
-    let streamed = r#"{"prompt": "a", "num_inference_steps": 200, "stream": true}"#;
-    for (i, body) in [plain, streamed].into_iter().enumerate() {
-        let mut running = connect(&server);
-        send(
-            &mut running,
-            "POST /v1/images/generations",
-            &[JSON],
-            body.as_bytes(),
-        );
-        wait_until("the first request is made", || {
-            Counts::of(&counts.begun) == i + 1
-        });
-        let mut waiting = connect(&server);
-        send(
-            &mut waiting,
-            "POST /v1/images/generations",
-            &[JSON],
-            body.as_bytes(),
-        );
-        wait_until("the second request waits", || server.load() == 2);
-        if i == 1 {
-            // The stream has begun.
-            running.read_exact(&mut [0; 15]).unwrap();
-        }
-        // The one that waits leaves the queue; the other one is stopped within a step or two.
-        drop(waiting);
-        wait_until("the second request is gone", || server.load() == 1);
-        running.shutdown(Shutdown::Both).unwrap();
-        wait_until("the first request is stopped", || server.load() == 0);
-        assert_eq!(Counts::of(&counts.cancelled), i + 1);
-    }
-    assert_eq!(
-        (Counts::of(&counts.begun), Counts::of(&counts.finished)),
-        (2, 0)
-    );
-    assert!(Counts::of(&counts.steps) < 200);
-}
-
-#[test]
-fn slow_requests_end() {
-    let mut config = ServerConfig::default();
-    config.body_timeout = Duration::from_millis(100);
-    config.queue = 0;
-    let (server, _) = serve_with(config, Duration::ZERO);
-    let mut stream = connect(&server);
-    let head = format!("POST /v1/images/generations HTTP/1.1\r\nHost: x\r\n{JSON}\r\n");
-    let head = format!("{head}Content-Length: 100\r\nConnection: close\r\n\r\n{{");
-    stream.write_all(head.as_bytes()).unwrap();
-    let answer = read(stream);
-    assert_eq!(
-        (answer.status, &answer.error()["code"]),
-        (408, &json!("request_timeout"))
-    );
-    // Its place in the queue is free again.
-    assert_eq!(generate(&server, &json!({"prompt": "a"})).status, 200);
 }
 
 #[test]
@@ -532,30 +400,6 @@ fn streams_have_the_events_of_the_api() {
         "{}",
         answer.text()
     );
-}
-
-#[test]
-fn stopping_finishes_what_is_made_and_refuses_what_waits() {
-    let (server, counts) = serve_with(ServerConfig::default(), Duration::from_millis(300));
-    let body = br#"{"prompt": "a"}"#;
-    let mut running = connect(&server);
-    send(&mut running, "POST /v1/images/generations", &[JSON], body);
-    wait_until("the first request is made", || {
-        Counts::of(&counts.begun) == 1
-    });
-    let mut waiting = connect(&server);
-    send(&mut waiting, "POST /v1/images/generations", &[JSON], body);
-    wait_until("the second request waits", || server.load() == 2);
-    let address = server.address();
-    server.stop().unwrap();
-    assert_eq!(read(running).status, 200);
-    let refused = read(waiting);
-    assert_eq!(
-        (refused.status, &refused.error()["code"]),
-        (503, &json!("server_shutting_down"))
-    );
-    assert!(TcpStream::connect(address).is_err());
-    assert_eq!(Counts::of(&counts.begun), 1);
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn partial_images_come_before_the_finished_one() {
 
 #[test]
 fn errors_name_the_field() {
-    let config = ServerConfig::default().with_api_key("sk-right");
+    let config = ServerConfig::default().with_api_key("sk-right").unwrap();
     let (server, _) = serve_with(config, Duration::ZERO);
     let ask = |key: Option<&str>, prompt: &str, options: ImageOptions| {
         let mut config = OpenAiConfig::new(server.base_url()).with_max_retries(0);
@@ -369,7 +369,7 @@ fn openai_python_client_is_served() {
         println!("skipped: {python} lacks openai (PYTHON names another)");
         return;
     }
-    let mut config = ServerConfig::default().with_api_key("sk-right");
+    let mut config = ServerConfig::default().with_api_key("sk-right").unwrap();
     config.queue = 0;
     config.max_body_bytes = 1_000_000;
     let (server, counts) = serve_with(config, Duration::from_millis(20));

@@ -38,7 +38,7 @@ static LOGGER: Kept = Kept(Mutex::new(String::new()));
 fn key_is_in_no_log_error_or_debug_output() {
     log::set_logger(&LOGGER).unwrap();
     log::set_max_level(LevelFilter::Debug);
-    let mut config = ServerConfig::default().with_api_key(KEY);
+    let mut config = ServerConfig::default().with_api_key(KEY).unwrap();
     config.log = Some(Arc::new(|line| log::info!("{line}")));
     let (server, _) = serve_with(config, Duration::ZERO);
     let config = OpenAiConfig::new(server.base_url())

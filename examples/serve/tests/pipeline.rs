@@ -9,8 +9,11 @@ use aigc_core::{
 };
 use aigc_examples_serve::{ServerConfig, start};
 use aigc_pipelines::{
-    openai::{ImageOptions, OpenAiConfig, OpenAiImages},
-    text_to_image::TextToImagePipeline,
+    openai::{
+        CallOptions, CreateImageRequest, CreateImageVariationRequest, ImageFile, ImageOptions,
+        OpenAiConfig, OpenAiImages,
+    },
+    text_to_image::{TextToImagePipeline, decode_png_settings},
 };
 use aigc_tests::folder_from;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
@@ -50,7 +53,7 @@ fn served_images_are_those_of_the_pipeline() {
         .with_seed(5)
         .with_guidance_scale(4.0)
         .with_num_inference_steps(4);
-    let from_image = request.clone().with_image(image, Some(0.7));
+    let from_image = request.clone().with_image(image.clone(), Some(0.7));
     let masked = from_image.clone().with_mask_image(mask);
     for request in [request, from_image, masked] {
         let expected = local.generate(&request).unwrap();
@@ -73,6 +76,43 @@ fn served_images_are_those_of_the_pipeline() {
             assert_eq!(previews, if is_streaming { 2 } else { 0 });
         }
     }
+    // The image alone says what a variation shows.
+    let mut options = ImageOptions::default();
+    options.extra.insert("seed".into(), 5.into());
+    options.extra.insert("num_inference_steps".into(), 4.into());
+    let file = ImageFile::from_image(&image).unwrap();
+    let variation = CreateImageVariationRequest::new(file).with_options(options);
+    let made = plain.variations(&variation, &mut CallOptions::default());
+    let request = ImageRequest::new("")
+        .with_image(image, Some(0.5))
+        .with_seed(5)
+        .with_num_inference_steps(4);
+    let expected = local.generate(&request).unwrap();
+    assert_eq!(
+        made.unwrap().images[0].image.to_rgb8(),
+        expected.images[0].image.to_rgb8()
+    );
+    // Without a size, the model's own; the file says how it was made.
+    let options = ImageOptions {
+        size: Some("auto".into()),
+        extra: variation.options.extra.clone(),
+        ..ImageOptions::default()
+    };
+    let own = CreateImageRequest::new("a cat").with_options(options);
+    let made = plain.generations(&own, &mut CallOptions::default());
+    let made = made.unwrap();
+    let made = &made.images[0];
+    let request = ImageRequest::new("a cat")
+        .with_seed(5)
+        .with_num_inference_steps(4);
+    let expected = local.generate(&request).unwrap();
+    assert_eq!(made.image.to_rgb8(), expected.images[0].image.to_rgb8());
+    let settings = decode_png_settings(&made.bytes).unwrap();
+    let mut request = expected.request.clone();
+    request.first_image = None;
+    assert_eq!(settings.request, request);
+    assert_eq!(settings.model_hash, expected.model_hash);
+    assert_eq!(settings.settings, expected.settings);
     // What the model cannot make is an error that names the field.
     let odd = ImageRequest::new("a cat").with_size(60, 61);
     let local = local.generate(&odd).unwrap_err().to_string();

@@ -2,6 +2,8 @@
 
 #[path = "hub/families.rs"]
 mod families;
+#[path = "hub/pipelines.rs"]
+mod pipelines;
 
 use aigc_core::{Error, Result, device, hub::Hub, hub_model::ModelFiles};
 use aigc_tests::own_fixtures;

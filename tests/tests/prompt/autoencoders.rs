@@ -1,6 +1,9 @@
 //! Autoencoders in diffusers' layout.
 
-use crate::cases::{Case, every, is_net};
+use crate::{
+    cases::{Case, every, is_net},
+    differences::tensors_apart,
+};
 use aigc_core::{CancelToken, device::device, encoder::Autoencoder, weights::WeightReader};
 use aigc_vae::{AutoencoderKl, AutoencoderTiny, TileConfig, Vae};
 use burn::tensor::Tensor;
@@ -33,13 +36,11 @@ fn check_kl(case: &Case, model: &AutoencoderKl) {
     // As the first stage of latent diffusion: clamped, and the mode is the scaled mean.
     let stage: &dyn Autoencoder = model;
     let mode = model.scale_latents(posterior.mean);
-    let apart = (stage.encode(image).mode() - mode).abs().max();
-    assert!(apart.into_scalar::<f32>() < 1e-4, "scaled mean");
-    let clamped = stage.decode(case.float("z"));
-    let apart = (clamped - to_unit(decoded.clone()).clamp(0.0, 1.0))
-        .abs()
-        .max();
-    assert!(apart.into_scalar::<f32>() < 1e-5, "clamped image");
+    let apart = tensors_apart(stage.encode(image).mode(), mode);
+    assert!(apart < 1e-4, "scaled mean: {apart:.1e}");
+    let clamped = to_unit(decoded).clamp(0.0, 1.0);
+    let apart = tensors_apart(stage.decode(case.float("z")), clamped);
+    assert!(apart < 1e-5, "clamped image: {apart:.1e}");
     // One tile is the whole image.
     let tiles = TileConfig::new(1 << 10);
     let tiled = model.decode_tiled(z, &tiles, &CancelToken::new()).unwrap();
@@ -61,41 +62,43 @@ fn names(dir: &Path) -> Vec<String> {
     files.names().map(str::to_owned).collect()
 }
 
+pub(crate) fn is_kl(case: &Case) -> bool {
+    is_net(case, &["AutoencoderKL"])
+}
+
 #[test]
 fn autoencoder_kl_matches_diffusers() {
-    every(
-        |case| is_net(case, &["AutoencoderKL"]),
-        |case| {
-            let device = device("flex").unwrap();
-            let model = AutoencoderKl::from_pretrained(case.path("model"), &device).unwrap();
-            assert!(model.unused_tensors.is_empty(), "{model}");
-            assert!(model.unused_fields.is_empty(), "{model}");
-            check_kl(case, &model);
-            let dir = tempfile::tempdir().unwrap();
-            model.save_pretrained(dir.path()).unwrap();
-            check_kl(
-                case,
-                &AutoencoderKl::from_pretrained(dir.path(), &device).unwrap(),
-            );
-        },
-    );
+    every(is_kl, |case| {
+        let device = device("flex").unwrap();
+        let model = AutoencoderKl::from_pretrained(case.path("model"), &device).unwrap();
+        assert!(model.unused_tensors.is_empty(), "{model}");
+        assert!(model.unused_fields.is_empty(), "{model}");
+        check_kl(case, &model);
+        let dir = tempfile::tempdir().unwrap();
+        model.save_pretrained(dir.path()).unwrap();
+        check_kl(
+            case,
+            &AutoencoderKl::from_pretrained(dir.path(), &device).unwrap(),
+        );
+    });
+}
+
+pub(crate) fn is_tiny(case: &Case) -> bool {
+    is_net(case, &["AutoencoderTiny"])
 }
 
 #[test]
 fn autoencoder_tiny_matches_diffusers() {
-    every(
-        |case| is_net(case, &["AutoencoderTiny"]),
-        |case| {
-            let device = device("flex").unwrap();
-            let model = AutoencoderTiny::from_pretrained(case.path("model"), &device).unwrap();
-            assert!(model.warnings().is_empty(), "{model}");
-            check_tiny(case, &model);
-            let dir = tempfile::tempdir().unwrap();
-            model.save_pretrained(dir.path()).unwrap();
-            assert_eq!(names(dir.path()), names(&case.path("model")));
-            let again = AutoencoderTiny::from_pretrained(dir.path(), &device).unwrap();
-            assert!(again.warnings().is_empty(), "{again}");
-            check_tiny(case, &again);
-        },
-    );
+    every(is_tiny, |case| {
+        let device = device("flex").unwrap();
+        let model = AutoencoderTiny::from_pretrained(case.path("model"), &device).unwrap();
+        assert!(model.warnings().is_empty(), "{model}");
+        check_tiny(case, &model);
+        let dir = tempfile::tempdir().unwrap();
+        model.save_pretrained(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), names(&case.path("model")));
+        let again = AutoencoderTiny::from_pretrained(dir.path(), &device).unwrap();
+        assert!(again.warnings().is_empty(), "{again}");
+        check_tiny(case, &again);
+    });
 }

@@ -4,12 +4,23 @@
 
 mod adapters;
 mod autoencoders;
+mod bad_requests;
 mod cases;
 mod clip;
+mod differences;
+mod directories;
+mod given_parts;
+mod inversions;
+mod kinds;
+mod loaded_adapters;
+mod memory;
 mod pipelines;
 mod requests;
 mod rng;
+mod settings;
 mod single_file;
 mod t5;
+mod tiny_pipelines;
+mod trained_adapters;
 mod transformers;
 mod unet;

@@ -3,10 +3,14 @@
 use crate::cases::{Case, every};
 use aigc_core::{
     device::device,
+    params::num_bytes,
     weights::{WeightDtype, WeightReader},
 };
 use aigc_diffusion::AnyDenoiser;
-use aigc_pipelines::single_file::{Family, SingleFile, SingleFileOptions};
+use aigc_pipelines::{
+    single_file::{Family, SingleFile, SingleFileOptions},
+    text_to_image::{PipelineOpenOptions, TextToImagePipeline},
+};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -154,6 +158,9 @@ fn networks_load_from_single_files() {
         let reader = file.component_reader("unet").unwrap();
         let network = AnyDenoiser::from_weights(&config, &reader, WeightDtype::F32, &flex).unwrap();
         assert!(network.unused_tensors.is_empty(), "{network}");
+        // The file's half precision stays.
+        let half = AnyDenoiser::from_weights(&config, &reader, WeightDtype::Stored, &flex).unwrap();
+        assert_eq!(2 * num_bytes(&half.value), num_bytes(&network.value));
     });
 }
 
@@ -188,4 +195,26 @@ fn checkpoints_of_lightning_open_with_and_without_averages() {
         let (a, b) = (plain.read(name).unwrap(), averaged.read(name).unwrap());
         assert!(a.iter().zip(&b).all(|(a, b)| a + 0.5 == *b), "{name}");
     }
+}
+
+/// A part that neither the file nor the directory has is named when the pipeline is opened.
+#[test]
+fn missing_text_encoders_are_named_at_opening() {
+    let file = SingleFile::open(fixture("checkpoint.ckpt")).unwrap();
+    let (empty, flex) = (tempfile::tempdir().unwrap(), device("flex").unwrap());
+    let open = |options: PipelineOpenOptions| {
+        let opened = TextToImagePipeline::from_single_file(&file, empty.path(), &options, &flex);
+        opened.expect_err("parts are missing").to_string()
+    };
+    let message = open(PipelineOpenOptions::default());
+    for part in [
+        "without `text_encoder`",
+        "the file has unet",
+        "PipelineOpenOptions::without",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let message = open(PipelineOpenOptions::default().without("text_encoder"));
+    assert!(message.contains("without `vae`"), "{message}");
+    assert!(!message.contains("PipelineOpenOptions"), "{message}");
 }

@@ -7,6 +7,7 @@ use aigc_encoders::{
     t5::{T5EncoderModel, T5TextEncoder},
     tokenizer::T5Tokenizer,
 };
+use serde_json::Value;
 use std::path::Path;
 
 const TOLERANCE: f64 = 1e-4;
@@ -27,28 +28,29 @@ fn check_states(case: &Case, model: &T5EncoderModel) {
     case.assert_close("last_hidden_state", &last, TOLERANCE);
 }
 
+pub(crate) fn is_encoder(case: &Case) -> bool {
+    is_net(case, &["T5EncoderModel"])
+}
+
 #[test]
 fn encoders_match_transformers() {
-    every(
-        |case| is_net(case, &["T5EncoderModel"]),
-        |case| {
-            let device = device("flex").unwrap();
-            let model = T5EncoderModel::from_pretrained(case.path("model"), &device).unwrap();
-            assert!(model.warnings().is_empty(), "{model}");
-            check_states(case, &model);
-            // Saved in one file with the names of the original.
-            let dir = tempfile::tempdir().unwrap();
-            model.save_pretrained(dir.path()).unwrap();
-            let names = |dir: &Path| -> Vec<String> {
-                let files = WeightReader::from_dir(dir, &["model"]).unwrap();
-                files.names().map(str::to_owned).collect()
-            };
-            assert_eq!(names(dir.path()), names(&case.path("model")));
-            let again = T5EncoderModel::from_pretrained(dir.path(), &device).unwrap();
-            assert!(again.warnings().is_empty(), "{again}");
-            check_states(case, &again);
-        },
-    );
+    every(is_encoder, |case| {
+        let device = device("flex").unwrap();
+        let model = T5EncoderModel::from_pretrained(case.path("model"), &device).unwrap();
+        assert!(model.warnings().is_empty(), "{model}");
+        check_states(case, &model);
+        // Saved in one file with the names of the original.
+        let dir = tempfile::tempdir().unwrap();
+        model.save_pretrained(dir.path()).unwrap();
+        let names = |dir: &Path| -> Vec<String> {
+            let files = WeightReader::from_dir(dir, &["model"]).unwrap();
+            files.names().map(str::to_owned).collect()
+        };
+        assert_eq!(names(dir.path()), names(&case.path("model")));
+        let again = T5EncoderModel::from_pretrained(dir.path(), &device).unwrap();
+        assert!(again.warnings().is_empty(), "{again}");
+        check_states(case, &again);
+    });
 }
 
 /// Checks the tokens, the padding and the texts of all prompts.
@@ -82,28 +84,29 @@ fn check_tokens(case: &Case, tokenizer: &T5Tokenizer) {
     }
 }
 
+pub(crate) fn is_tokenizer(case: &Case) -> bool {
+    case.text("kind") == "t5-tokenizer"
+}
+
 #[test]
 fn tokenizers_match_transformers() {
-    every(
-        |case| case.text("kind") == "t5-tokenizer",
-        |case| {
-            let dir = case.path("tokenizer");
-            let tokenizer = T5Tokenizer::from_pretrained(&dir).unwrap();
-            check_tokens(case, &tokenizer);
-            let pieces = T5Tokenizer::from_file(dir.join("spiece.model")).unwrap();
-            check_tokens(case, &pieces);
-            let saved = tempfile::tempdir().unwrap();
-            pieces.save_pretrained(saved.path()).unwrap();
-            check_tokens(case, &T5Tokenizer::from_pretrained(saved.path()).unwrap());
-        },
-    );
+    every(is_tokenizer, |case| {
+        let dir = case.path("tokenizer");
+        let tokenizer = T5Tokenizer::from_pretrained(&dir).unwrap();
+        check_tokens(case, &tokenizer);
+        let pieces = T5Tokenizer::from_file(dir.join("spiece.model")).unwrap();
+        check_tokens(case, &pieces);
+        let saved = tempfile::tempdir().unwrap();
+        pieces.save_pretrained(saved.path()).unwrap();
+        check_tokens(case, &T5Tokenizer::from_pretrained(saved.path()).unwrap());
+    });
 }
 
 /// A pipeline's tokenizer and encoder as one, on the prompts of its cases.
 #[test]
 fn text_encoders_match_pipelines() {
     every(
-        |case| case.text("cls") == "PixArtAlphaPipeline" && case.has("prompt_embeds"),
+        |case| case.text("cls").starts_with("PixArt") && case.has("prompt_embeds"),
         |case| {
             let device = device("flex").unwrap();
             let dir = case.path("pipeline");
@@ -113,11 +116,19 @@ fn text_encoders_match_pipelines() {
             let encoder = T5TextEncoder::new(tokenizer, model.unwrap().into_inner())
                 .and_then(|encoder| encoder.with_max_length(shape[1]))
                 .unwrap();
-            let prompt = &case.json["arguments"]["prompt"];
+            let prompts: Vec<&Value> = match &case.json["arguments"]["prompt"] {
+                Value::Array(all) => all.iter().collect(),
+                one => vec![one],
+            };
             // As diffusers changes prompts for these models.
-            let prompt = prompt.as_str().expect("one prompt").trim().to_lowercase();
-            let embeddings = encoder.encode(&[&prompt], &device).unwrap();
-            let states = embeddings.hidden_states.repeat_dim(0, shape[0]);
+            let changed = |prompt: &Value| prompt.as_str().expect("a text").to_lowercase();
+            let prompts: Vec<String> = prompts.into_iter().map(changed).collect();
+            let prompts: Vec<&str> = prompts.iter().map(|prompt| prompt.trim()).collect();
+            let states = encoder.encode(&prompts, &device).unwrap().hidden_states;
+            // It repeats the states of each prompt for its images.
+            let n = shape[0] / prompts.len();
+            let states = states.unsqueeze_dim::<4>(1).repeat_dim(1, n);
+            let states = states.reshape([shape[0], shape[1], shape[2]]);
             case.assert_close("prompt_embeds", &states, TOLERANCE);
         },
     );

@@ -53,78 +53,80 @@ fn time(case: &Case) -> Tensor<1> {
     case.float("timestep")
 }
 
+pub(crate) fn is_unet(case: &Case) -> bool {
+    is_net(case, &["UNet2DConditionModel"])
+}
+
 #[test]
 fn unets() {
-    every(
-        |case| is_net(case, &["UNet2DConditionModel"]),
-        |case| {
-            let flex = device("flex").unwrap();
-            let network = UNet2dConditionModel::from_pretrained(case.path("model"), &flex).unwrap();
-            assert!(
-                network.unused_fields.is_empty() && network.unused_tensors.is_empty(),
-                "{network}"
-            );
-            let call = |network: &UNet2dConditionModel| {
-                network.forward_with_timestep_cond(
-                    case.float("sample"),
-                    time(case),
-                    &conditions(case),
-                    optional(case, "timestep_cond"),
-                )
-            };
-            case.assert_close("output", &call(&network), 1e-4);
-            if case.path("model").join(HALF).exists() {
-                // Weights that stay in half precision.
-                let options = OpenOptions::default().with_dtype(WeightDtype::Stored);
-                let half =
-                    UNet2dConditionModel::from_pretrained_with(case.path("model"), &options, &flex);
-                case.assert_close("output", &call(&half.unwrap()), 1e-4);
-            }
-            // The same after saving, through the enum of all networks.
-            let dir = tempfile::tempdir().unwrap();
-            let network = AnyDenoiser::from(network.into_inner());
-            network.save_pretrained(dir.path()).unwrap();
-            let again = UNet2dConditionModel::from_pretrained(dir.path(), &flex).unwrap();
-            case.assert_close("output", &call(&again), 1e-4);
-        },
-    );
+    every(is_unet, |case| {
+        let flex = device("flex").unwrap();
+        let network = UNet2dConditionModel::from_pretrained(case.path("model"), &flex).unwrap();
+        assert!(
+            network.unused_fields.is_empty() && network.unused_tensors.is_empty(),
+            "{network}"
+        );
+        let call = |network: &UNet2dConditionModel| {
+            network.forward_with_timestep_cond(
+                case.float("sample"),
+                time(case),
+                &conditions(case),
+                optional(case, "timestep_cond"),
+            )
+        };
+        case.assert_close("output", &call(&network), 1e-4);
+        if case.path("model").join(HALF).exists() {
+            // Weights that stay in half precision.
+            let options = OpenOptions::default().with_dtype(WeightDtype::Stored);
+            let half =
+                UNet2dConditionModel::from_pretrained_with(case.path("model"), &options, &flex);
+            case.assert_close("output", &call(&half.unwrap()), 1e-4);
+        }
+        // The same after saving, through the enum of all networks.
+        let dir = tempfile::tempdir().unwrap();
+        let network = AnyDenoiser::from(network.into_inner());
+        network.save_pretrained(dir.path()).unwrap();
+        let again = UNet2dConditionModel::from_pretrained(dir.path(), &flex).unwrap();
+        case.assert_close("output", &call(&again), 1e-4);
+    });
+}
+
+pub(crate) fn is_controlnet(case: &Case) -> bool {
+    is_net(case, &["ControlNetModel"])
 }
 
 #[test]
 fn controlnets() {
-    every(
-        |case| is_net(case, &["ControlNetModel"]),
-        |case| {
-            let flex = device("flex").unwrap();
-            let network = ControlNetModel::from_pretrained(case.path("model"), &flex).unwrap();
-            assert!(
-                network.unused_fields.is_empty() && network.unused_tensors.is_empty(),
-                "{network}"
+    every(is_controlnet, |case| {
+        let flex = device("flex").unwrap();
+        let network = ControlNetModel::from_pretrained(case.path("model"), &flex).unwrap();
+        assert!(
+            network.unused_fields.is_empty() && network.unused_tensors.is_empty(),
+            "{network}"
+        );
+        let options = &case.json["options"];
+        let scale = options["conditioning_scale"].as_f64().unwrap_or(1.0);
+        let guess_mode = options["guess_mode"].as_bool().unwrap_or(false);
+        let call = |network: &ControlNetModel| {
+            let residuals = network.forward(
+                case.float("sample"),
+                time(case),
+                case.float("controlnet_cond"),
+                &conditions(case),
+                scale,
+                guess_mode,
             );
-            let options = &case.json["options"];
-            let scale = options["conditioning_scale"].as_f64().unwrap_or(1.0);
-            let guess_mode = options["guess_mode"].as_bool().unwrap_or(false);
-            let call = |network: &ControlNetModel| {
-                let residuals = network.forward(
-                    case.float("sample"),
-                    time(case),
-                    case.float("controlnet_cond"),
-                    &conditions(case),
-                    scale,
-                    guess_mode,
-                );
-                let down = case.names();
-                let down = down.iter().filter(|name| name.starts_with("down."));
-                assert_eq!(down.count(), residuals.down.len());
-                for (i, map) in residuals.down.iter().enumerate() {
-                    case.assert_close(&format!("down.{i:02}"), map, 1e-4);
-                }
-                case.assert_close("mid", &residuals.mid, 1e-4);
-            };
-            call(&network);
-            let dir = tempfile::tempdir().unwrap();
-            network.save_pretrained(dir.path()).unwrap();
-            call(&ControlNetModel::from_pretrained(dir.path(), &flex).unwrap());
-        },
-    );
+            let down = case.names();
+            let down = down.iter().filter(|name| name.starts_with("down."));
+            assert_eq!(down.count(), residuals.down.len());
+            for (i, map) in residuals.down.iter().enumerate() {
+                case.assert_close(&format!("down.{i:02}"), map, 1e-4);
+            }
+            case.assert_close("mid", &residuals.mid, 1e-4);
+        };
+        call(&network);
+        let dir = tempfile::tempdir().unwrap();
+        network.save_pretrained(dir.path()).unwrap();
+        call(&ControlNetModel::from_pretrained(dir.path(), &flex).unwrap());
+    });
 }

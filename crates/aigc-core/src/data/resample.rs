@@ -98,6 +98,8 @@ fn sinc(x: f64) -> f64 {
     angle.sin() / angle
 }
 
+/// Limit on the size of an image.
+const MAX_BYTES: usize = 1 << 31;
 /// Fractional bits of the weights.
 const BITS: u32 = 32 - 8 - 2;
 /// One half, for rounding.
@@ -151,7 +153,8 @@ fn byte(sum: i32) -> u8 {
 /// - output: `[height, width, channels]` for `to`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if a size is 0, or there are not as many pixels as `from` says.
+/// [`Error::InvalidArgument`] if a size is 0, there are not as many pixels as `from` says, or the
+/// result would be larger than 2 GiB.
 pub fn resample(
     pixels: &[u8],
     channels: usize,
@@ -174,6 +177,18 @@ pub fn resample(
             expected,
         ));
     }
+    // Between the passes, the image has one side of each.
+    let largest = from[0]
+        .max(to[0])
+        .checked_mul(from[1].max(to[1]))
+        .and_then(|n| n.checked_mul(channels));
+    if largest.is_none_or(|n| n > MAX_BYTES) {
+        return Err(Error::argument(
+            "to",
+            format!("{} × {}", to[0], to[1]),
+            format!("a size with at most {MAX_BYTES} bytes"),
+        ));
+    }
     if from == to {
         return Ok(pixels.to_vec());
     }
@@ -181,21 +196,21 @@ pub fn resample(
         return Ok(nearest(pixels, channels, from, to));
     }
     let ([height, width], [new_height, new_width]) = (from, to);
-    let horizontal = |pixels: Vec<u8>| match width == new_width {
-        true => pixels,
-        false => horizontal(&pixels, channels, taps(width, new_width, filter), width),
+    let in_rows =
+        |pixels: &[u8]| horizontal(pixels, channels, taps(width, new_width, filter), width);
+    let in_columns = |pixels: &[u8], width: usize| {
+        vertical(pixels, width * channels, taps(height, new_height, filter))
     };
-    let vertical = |pixels: Vec<u8>, width: usize| match height == new_height {
-        true => pixels,
-        false => vertical(&pixels, width * channels, taps(height, new_height, filter)),
-    };
-    // As in Pillow 13: the vertical pass comes first if it removes more than twice as many rows as
-    // the horizontal pass removes columns. Earlier versions always begin with the horizontal pass.
     let rows = height.saturating_sub(new_height);
     let columns = width.saturating_sub(new_width);
-    Ok(match rows > 2 * columns {
-        true => horizontal(vertical(pixels.to_vec(), width)),
-        false => vertical(horizontal(pixels.to_vec()), new_width),
+    Ok(match (width == new_width, height == new_height) {
+        (true, _) => in_columns(pixels, width),
+        (_, true) => in_rows(pixels),
+        // As in Pillow 13: the vertical pass comes first if it removes more than twice as many rows
+        // as the horizontal pass removes columns. Earlier versions always begin with the horizontal
+        // pass.
+        _ if rows > 2 * columns => in_rows(&in_columns(pixels, width)),
+        _ => in_columns(&in_rows(pixels), new_width),
     })
 }
 
@@ -377,6 +392,10 @@ mod tests {
         for (from, to) in [([1, 3], [1, 1]), ([1, 2], [0, 1]), ([0, 0], [1, 1])] {
             let message = resample(&pixels, 3, from, to, Box).unwrap_err().to_string();
             assert!(message.contains("`pixels` is 6 bytes"), "{message}");
+        }
+        for to in [[usize::MAX, 2], [1 << 20, 1 << 20]] {
+            let message = resample(&pixels, 3, [1, 2], to, Box).unwrap_err();
+            assert!(message.to_string().contains("`to` is"), "{message}");
         }
         for number in 0..6 {
             assert_eq!(Resampling::from_number(number).unwrap().number(), number);

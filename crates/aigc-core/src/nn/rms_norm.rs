@@ -45,9 +45,13 @@ impl RmsNorm {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let dtype = x.dtype();
+        // Squares overflow in half precision.
+        let x = ops::cast(x, ops::computed(dtype));
         let gamma = ops::cast(self.gamma.val(), x.dtype());
         let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
-        x * (mean_square + self.epsilon).sqrt().recip() * gamma.unsqueeze()
+        let y = x * (mean_square + self.epsilon).sqrt().recip() * gamma.unsqueeze::<D>();
+        ops::cast(y, dtype)
     }
 }
 

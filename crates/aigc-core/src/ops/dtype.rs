@@ -32,7 +32,7 @@ pub fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
 }
 
 /// A type to compute in, for tensors that are stored in `dtype`: 32 bits for half precision.
-pub(super) fn computed(dtype: DType) -> DType {
+pub(crate) fn computed(dtype: DType) -> DType {
     match dtype {
         DType::F16 | DType::BF16 => DType::F32,
         other => other,
@@ -52,6 +52,7 @@ mod tests {
         ops,
         params::{ParamMapper, map_params, num_bytes},
         rng::{InitWeights, Rng},
+        testing::{assert_close, values},
         weights::{WeightDtype, WeightReader, pytorch_key, save_weights},
     };
     use burn::{
@@ -158,6 +159,27 @@ mod tests {
             });
             assert!(half == rounded && same == rounded);
             assert_ne!(half, exact.clone().into_data());
+        }
+    }
+
+    /// The squares of these values are infinite in half precision.
+    #[test]
+    fn norms_of_half_precision_do_not_overflow() {
+        let device = Device::flex();
+        let x = Rng::new(1).normal::<3>([2, 4, 6], &device) * 2000.0;
+        let ones = |len: usize| Tensor::<1>::ones([len], &device);
+        let group = GroupNormConfig::new(2, 4).init(&device);
+        let rms = RmsNormConfig::new(6).init(&device);
+        let layers: [&dyn Fn(Tensor<3>) -> Tensor<3>; 3] = [
+            &|x: Tensor<3>| group.forward(x),
+            &|x: Tensor<3>| ops::layer_norm(x, ones(6), None, 1e-5),
+            &|x: Tensor<3>| rms.forward(x),
+        ];
+        for layer in layers {
+            let half = layer(x.clone().cast(FloatDType::F16));
+            assert_eq!(half.dtype(), DType::F16);
+            let found = values(half.cast(FloatDType::F32));
+            assert_close(&found, &values(layer(x.clone())), 0.01);
         }
     }
 

@@ -13,7 +13,8 @@
 //! To add a kernel for a backend, override the method in its `impl GenerativeOps` in this module.
 //!
 //! Operations with parameters compute in the type of their input: parameters of another type, such
-//! as weights in half precision, are converted by [`cast`] for the operation.
+//! as weights in half precision, are converted by [`cast`] for the operation. Group and layer norms
+//! of an input in half precision compute in 32 bits, because squares overflow from 256 on.
 //!
 //! Under burn's gradient checkpointing these operations keep their inputs; none of them is
 //! recomputed.
@@ -35,6 +36,7 @@ pub use activation::Activation;
 pub use aigc_kernels::{AdamStep, Quantization};
 pub use backend::{GenerativeOps, OptionalTensor};
 pub use dtype::cast;
+pub(crate) use dtype::computed;
 pub use resize::{resize_bilinear, resize_nearest};
 
 use burn::{
@@ -243,6 +245,8 @@ pub fn group_norm<const D: usize>(
     );
     check_len("gamma of a group norm", &gamma, channels);
     check_len("beta of a group norm", &beta, channels);
+    let dtype = x.dtype();
+    let x = cast(x, computed(dtype));
     let (gamma, beta) = (cast(gamma, x.dtype()), cast(beta, x.dtype()));
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (
@@ -250,10 +254,11 @@ pub fn group_norm<const D: usize>(
         gamma.into_dispatch(),
         beta.into_dispatch(),
     );
-    Tensor::from_dispatch(match listed {
+    let y = match listed {
         true => Dispatch::group_norm_forward(x, gamma, beta, groups, epsilon, activation).0,
         false => primitives::group_norm::<Dispatch>(x, gamma, beta, groups, epsilon, activation).0,
-    })
+    };
+    cast(Tensor::from_dispatch(y), dtype)
 }
 
 /// Batch normalisation with the statistics of the batch (Ioffe and Szegedy 2015,
@@ -308,13 +313,16 @@ pub fn layer_norm<const D: usize>(
     check_len("gamma of a layer norm", &gamma, d);
     beta.iter()
         .for_each(|beta| check_len("beta of a layer norm", beta, d));
+    let dtype = x.dtype();
+    let x = cast(x, computed(dtype));
     let (gamma, beta) = in_type_of(&x, gamma, beta);
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), optional(beta));
-    Tensor::from_dispatch(match listed {
+    let y = match listed {
         true => Dispatch::layer_norm_forward(x, gamma, beta, epsilon).0,
         false => primitives::layer_norm::<Dispatch>(x, gamma, beta.into_option(), epsilon).0,
-    })
+    };
+    cast(Tensor::from_dispatch(y), dtype)
 }
 
 /// `softmax(q·kᵀ / √d)·v`, per head (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
@@ -425,7 +433,7 @@ pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
     if !are_supported(&weight, &weight) {
         return burn::tensor::module::embedding(weight, indices);
     }
-    let dtype = dtype::computed(weight.dtype());
+    let dtype = computed(weight.dtype());
     let rows = Dispatch::embedding_forward(weight.into_dispatch(), indices.into_dispatch());
     cast(Tensor::from_dispatch(rows), dtype)
 }

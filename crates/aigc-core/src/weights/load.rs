@@ -29,7 +29,7 @@ pub enum WeightDtype {
     /// 32 bits, whatever the files have.
     #[default]
     F32,
-    /// That of the files; 64 bits become 32.
+    /// That of the files; 64 bits become 32, and 8 bits 16.
     Stored,
     /// 16 bits, IEEE's half precision: values above 65,504 become infinite.
     F16,

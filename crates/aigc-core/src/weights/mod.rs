@@ -8,7 +8,7 @@
 //! | file | content |
 //! |---|---|
 //! | `candidates` | the choice of files in a directory |
-//! | `reader`, `stored`, `pickle` | tensors in files, and their values |
+//! | `reader`, `header`, `stored`, `pickle` | tensors in files, and their values |
 //! | `views` | tensors under other names and in other layouts: checkpoints in a single file |
 //! | `mapping`, `load`, `loaded` | from tensors to parameters, and the report |
 //! | `open`, `pretrained`, `methods` | directories of models |
@@ -17,6 +17,7 @@
 
 mod candidates;
 mod edit;
+mod header;
 mod load;
 mod loaded;
 mod mapping;

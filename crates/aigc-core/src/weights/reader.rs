@@ -2,13 +2,13 @@
 
 use super::{
     candidates::shard_files,
+    header::Header,
     pickle,
     stored::{Floats, Place, Stored},
 };
 use crate::{Error, Result, fs::sha256_of};
 use burn::tensor::{BoolStore, DType};
 use pytorch_reader::DType as ElementType;
-use safetensors::tensor::Metadata;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -75,22 +75,21 @@ impl WeightReader {
         if path.extension().is_some_and(|kind| kind == "safetensors") || has_json_header(path)? {
             return self.add_safetensors(path);
         }
-        let file: Arc<Path> = path.into();
-        for (name, shape, place) in pickle::tensors(path)? {
-            self.insert(name, shape, &file, place);
-        }
+        let pickle::Contents { tensors, metadata } = pickle::contents(path)?;
+        tensors.into_iter().for_each(|tensor| self.insert(tensor));
+        self.describe(metadata);
         Ok(())
     }
 
-    fn insert(&mut self, name: String, shape: Vec<usize>, path: &Arc<Path>, place: Place) {
-        let tensor = Stored {
-            name: name.clone(),
-            shape,
-            path: path.clone(),
-            place,
-            steps: vec![],
-        };
-        self.tensors.insert(name, tensor);
+    fn insert(&mut self, tensor: Stored) {
+        self.tensors.insert(tensor.name.clone(), tensor);
+    }
+
+    /// Adds metadata; entries of earlier files stay.
+    fn describe(&mut self, metadata: BTreeMap<String, String>) {
+        for (key, value) in metadata {
+            self.metadata.entry(key).or_insert(value);
+        }
     }
 
     fn add_safetensors(&mut self, path: &Path) -> Result<()> {
@@ -110,29 +109,30 @@ impl WeightReader {
         }
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header).map_err(Error::io(path))?;
-        // Fails for tensors that overlap, leave gaps or do not fit their shapes.
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| wrong(error.to_string()))?;
-        let expected = (8 + size).saturating_add(metadata.data_len() as u64);
+        let header = Header::parse(&header).map_err(wrong)?;
+        let expected = (8 + size).saturating_add(header.data_len as u64);
         if length != expected {
             return Err(wrong(format!(
                 "truncated or oversized: {length} bytes, {expected} by its header"
             )));
         }
-        let (path, file) = (path.into(), Arc::new(Mutex::new(file)));
-        for (name, info) in metadata.tensors() {
+        let (path, file): (Arc<Path>, _) = (path.into(), Arc::new(Mutex::new(file)));
+        for (name, info) in header.tensors {
             let place = Place::Bytes {
                 file: file.clone(),
                 start: 8 + size + info.data_offsets.0 as u64,
                 len: info.shape.iter().product(),
                 dtype: info.dtype,
             };
-            self.insert(name, info.shape.clone(), &path, place);
+            self.insert(Stored {
+                name,
+                shape: info.shape,
+                path: path.clone(),
+                place,
+                steps: vec![],
+            });
         }
-        for (key, value) in metadata.metadata().iter().flatten() {
-            let entry = self.metadata.entry(key.clone());
-            entry.or_insert_with(|| value.clone());
-        }
+        self.describe(header.metadata);
         Ok(())
     }
 
@@ -146,7 +146,8 @@ impl WeightReader {
         &self.notes
     }
 
-    /// The `__metadata__` of safetensors files; that of the first file, if several differ.
+    /// The `__metadata__` of safetensors files, and the numbers and texts beside the tensors of
+    /// pickles, such as `global_step`; those of the first file, if several differ.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -181,10 +182,14 @@ impl WeightReader {
         self.tensors.get(name).map(|tensor| &tensor.shape[..])
     }
 
-    /// Type of a tensor's elements in the file; `None` if there is no such tensor, or tensors do
-    /// not have this type here.
+    /// Type of a tensor's elements in the file, but `F16` for floats of 8 bits, as which they are
+    /// read; `None` if there is no such tensor, or tensors do not have this type here.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        Some(match self.tensors.get(name)?.element_type().ok()? {
+        let tensor = self.tensors.get(name)?;
+        if tensor.f8().is_some() {
+            return Some(DType::F16);
+        }
+        Some(match tensor.element_type().ok()? {
             ElementType::F64 => DType::F64,
             ElementType::F32 => DType::F32,
             ElementType::F16 => DType::F16,
@@ -199,6 +204,12 @@ impl WeightReader {
             ElementType::U8 => DType::U8,
             ElementType::Bool => DType::Bool(BoolStore::Native),
         })
+    }
+
+    /// Name of the type of a tensor's elements in the file, such as `BF16` or `F8_E4M3`; `None` if
+    /// there is no such tensor.
+    pub fn type_name(&self, name: &str) -> Option<String> {
+        self.tensors.get(name).map(Stored::type_name)
     }
 
     /// The values of a tensor, as 32-bit floats.
@@ -276,6 +287,11 @@ fn refuse_placeholders(path: &Path) -> Result<()> {
         let reason = "a Git LFS pointer, not the weights; fetch the file itself (`git lfs pull`)";
         return Err(Error::weights(path, reason));
     }
+    if start.starts_with(b"GGUF") {
+        let reason = "a GGUF file, whose quantised weights are not read; expected safetensors or a \
+                      pickle of PyTorch's";
+        return Err(Error::weights(path, reason));
+    }
     if ["<!doctype", "<html", "<?xml"]
         .iter()
         .any(|tag| text.starts_with(tag))
@@ -328,7 +344,7 @@ mod tests {
             r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
             &[0; 8],
         );
-        fails_with("invalid");
+        fails_with("a has 8 bytes, which is not the size of [3] in F32");
         std::fs::write(
             &path,
             "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548105171\n",
@@ -337,6 +353,8 @@ mod tests {
         fails_with("a Git LFS pointer");
         std::fs::write(&path, "\n<!DOCTYPE html><html><body>Not found").unwrap();
         fails_with("a web page");
+        std::fs::write(&path, b"GGUF\x03\0\0\0").unwrap();
+        fails_with("a GGUF file");
         file(two, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
         let files = WeightReader::open(&path).unwrap();
         assert_eq!(
@@ -359,5 +377,30 @@ mod tests {
                 .to_string()
                 .contains("no file beside it")
         );
+    }
+
+    /// Floats of 8 bits, which have no type in memory, are read as 16.
+    #[test]
+    fn floats_of_8_bits_are_widened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let header = concat!(
+            r#"{"a":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},"#,
+            r#""b":{"dtype":"F8_E5M2","shape":[1],"data_offsets":[3,4]}}"#
+        );
+        let bytes = [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            &[0x38, 0x7e, 0xb8, 0x3e],
+        ]
+        .concat();
+        std::fs::write(&path, bytes).unwrap();
+        let reader = WeightReader::open(&path).unwrap();
+        assert_eq!(reader.read("a").unwrap(), [1.0, 448.0, -1.0]);
+        assert_eq!(reader.read("b").unwrap(), [1.5]);
+        assert_eq!(reader.dtype("a"), Some(DType::F16));
+        assert_eq!(reader.type_name("a").as_deref(), Some("F8_E4M3"));
+        let floats = reader.read_floats("a").unwrap();
+        assert!(matches!(floats, Floats::F16(values) if values.len() == 3));
     }
 }

@@ -41,8 +41,11 @@ pub(super) enum Place {
 }
 
 /// A change from the elements in a file to those of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The elements of a tensor that is not contiguous: size and stride of each axis, the outermost
+    /// first. An axis of one element has the stride 0.
+    Gather(Arc<[(usize, usize)]>),
     /// `len` elements after the first `skip`.
     Slice { skip: usize, len: usize },
     /// The second half before the first.
@@ -130,8 +133,33 @@ impl Stored {
         })
     }
 
-    /// The values of floats.
+    /// Name of the type of the elements in the file.
+    pub(super) fn type_name(&self) -> String {
+        match &self.place {
+            Place::Bytes { dtype, .. } => format!("{dtype:?}"),
+            Place::Pickled(tensor) => format!("{:?}", tensor.dtype()),
+            Place::Identity(_) => "F32".into(),
+        }
+    }
+
+    /// For floats of 8 bits, which have no type in memory: the same number in 16 bits.
+    pub(super) fn f8(&self) -> Option<fn(u8) -> f16> {
+        let Place::Bytes { dtype, .. } = &self.place else {
+            return None;
+        };
+        match dtype {
+            Dtype::F8_E4M3 => Some(e4m3 as fn(u8) -> f16),
+            Dtype::F8_E5M2 => Some(e5m2 as fn(u8) -> f16),
+            _ => None,
+        }
+    }
+
+    /// The values of floats; those of 8 bits in 16.
     pub(super) fn floats(&self) -> Result<Floats> {
+        if let Some(wide) = self.f8() {
+            let values: Vec<u8> = self.elements()?;
+            return Ok(Floats::F16(values.into_iter().map(wide).collect()));
+        }
         Ok(match self.element_type()? {
             ElementType::F32 => Floats::F32(self.elements()?),
             ElementType::F16 => Floats::F16(self.elements()?),
@@ -214,20 +242,60 @@ impl Stored {
             }
         };
         for step in steps {
-            match *step {
+            match step {
+                Step::Gather(axes) => values = gathered(&values, axes),
                 Step::Slice { skip, len } => {
                     values.truncate(skip + len);
-                    values.drain(..skip);
+                    values.drain(..*skip);
                 }
                 Step::SwapHalves => {
                     let half = values.len() / 2;
                     values.rotate_left(half);
                 }
-                Step::Transpose { columns } => values = transposed(&values, columns),
+                Step::Transpose { columns } => values = transposed(&values, *columns),
             }
         }
         Ok(values)
     }
+}
+
+/// The number with 4 bits of exponent and 3 of mantissa, without infinity (Micikevicius et al.
+/// 2022, <https://arxiv.org/abs/2209.05433>).
+fn e4m3(bits: u8) -> f16 {
+    let (sign, rest) = (u16::from(bits & 0x80) << 8, u16::from(bits & 0x7f));
+    let magnitude = match rest {
+        0x7f => f16::NAN.to_bits(),
+        // Multiples of 2⁻⁹.
+        0..8 => f16::from_f32(f32::from(rest) / 512.0).to_bits(),
+        // The exponent's bias is 15 in place of 7.
+        _ => (rest << 7) + (8 << 10),
+    };
+    f16::from_bits(sign | magnitude)
+}
+
+/// The number with 5 bits of exponent and 2 of mantissa: half of a half-precision one.
+fn e5m2(bits: u8) -> f16 {
+    f16::from_bits(u16::from(bits) << 8)
+}
+
+/// The elements at all indices of `axes`, each with its size and its stride, the last one fastest.
+fn gathered<T: Copy>(values: &[T], axes: &[(usize, usize)]) -> Vec<T> {
+    let len = axes.iter().map(|(size, _)| size).product();
+    let (mut index, mut from) = (vec![0; axes.len()], 0);
+    let mut result = Vec::with_capacity(len);
+    for _ in 0..len {
+        result.push(values[from]);
+        for (at, (size, stride)) in index.iter_mut().zip(axes).rev() {
+            *at += 1;
+            from += stride;
+            if *at < *size {
+                break;
+            }
+            from -= size * stride;
+            *at = 0;
+        }
+    }
+    result
 }
 
 /// The transpose of a matrix, contiguous in memory; a backend's transpose may be a view.
@@ -249,4 +317,54 @@ pub(super) fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the definition of the formats: sign, exponent with its bias, mantissa.
+    #[test]
+    fn numbers_of_8_bits_are_exact() {
+        let number = |bits: u8, mantissa: u32| {
+            let exponent_bits = 7 - mantissa;
+            let bias = (1 << (exponent_bits - 1)) - 1;
+            let exponent = i32::from(bits & 0x7f) >> mantissa;
+            let fraction = f32::from(bits & ((1 << mantissa) - 1)) / (1 << mantissa) as f32;
+            let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
+            match exponent {
+                0 => sign * fraction * 2f32.powi(1 - bias),
+                _ => sign * (1.0 + fraction) * 2f32.powi(exponent - bias),
+            }
+        };
+        for bits in 0..=u8::MAX {
+            match bits & 0x7f {
+                0x7f => assert!(e4m3(bits).is_nan()),
+                _ => assert_eq!(e4m3(bits).to_f32(), number(bits, 3), "{bits:#x}"),
+            }
+            match bits & 0x7f {
+                0x7c => assert!(e5m2(bits).is_infinite()),
+                0x7d.. => assert!(e5m2(bits).is_nan()),
+                _ => assert_eq!(e5m2(bits).to_f32(), number(bits, 2), "{bits:#x}"),
+            }
+        }
+        assert_eq!(e4m3(0x7e).to_f32(), 448.0);
+    }
+
+    #[test]
+    fn strides_are_followed() {
+        let values: Vec<u8> = (0..12).collect();
+        // A transpose, every second column, one repeated row, one number, nothing.
+        assert_eq!(
+            gathered(&values[..6], &[(3, 1), (2, 3)]),
+            [0, 3, 1, 4, 2, 5]
+        );
+        assert_eq!(
+            gathered(&values, &[(2, 6), (1, 0), (3, 2)]),
+            [0, 2, 4, 6, 8, 10]
+        );
+        assert_eq!(gathered(&values, &[(2, 0), (2, 1)]), [0, 1, 0, 1]);
+        assert_eq!(gathered(&values, &[]), [0]);
+        assert_eq!(gathered(&values, &[(3, 1), (0, 5)]), [0u8; 0]);
+    }
 }

@@ -203,7 +203,10 @@ fn changed(stored: &Stored, source: &TensorSource) -> std::result::Result<Stored
             Some(first) if rows.start <= rows.end && rows.end <= *first => *first = rows.len(),
             _ => return refuse(format!("does not have the rows {rows:?}")),
         }
-        let row: usize = stored.shape[1..].iter().product();
+        // Overflows only for a tensor without elements.
+        let mut row = stored.shape[1..].iter();
+        let row = row.try_fold(1usize, |product, size| product.checked_mul(*size));
+        let row = row.unwrap_or(0);
         tensor.steps.push(Step::Slice {
             skip: rows.start * row,
             len: rows.len() * row,
@@ -364,6 +367,16 @@ mod tests {
             vec![TensorSource::new("x", "s").rows(0..1)],
             "does not have the rows",
         );
+    }
+
+    /// The sizes of a tensor without elements may be anything.
+    #[test]
+    fn rows_of_nothing_do_not_overflow() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "one", &[("z", &[0, 1 << 40, 1 << 40], Dtype::F32)]);
+        let nothing = vec![TensorSource::new("x", "z").rows(0..0).halves_swapped()];
+        let reader = WeightReader::open(&path).unwrap().renamed(nothing).unwrap();
+        assert_eq!(reader.read("x").unwrap(), [0f32; 0]);
     }
 
     #[test]

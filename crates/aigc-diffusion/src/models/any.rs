@@ -137,6 +137,10 @@ macro_rules! denoisers {
                 either!(self, network => network.null_class())
             }
 
+            fn needs_from_pipeline(&self) -> Option<&'static str> {
+                either!(self, network => network.needs_from_pipeline())
+            }
+
             fn extra_input_channels(&self) -> usize {
                 either!(self, network => network.extra_input_channels())
             }

@@ -1,5 +1,6 @@
 //! The blocks of U-nets.
 
+use super::attention::PromptTokens;
 use aigc_core::{
     Error, Result, check,
     nn::{
@@ -12,7 +13,7 @@ use aigc_core::{
 };
 use burn::{
     module::{Module, ModuleDisplay},
-    tensor::{Bool, Device, Tensor},
+    tensor::{Device, Tensor},
 };
 
 /// Settings that all blocks of a network share.
@@ -98,10 +99,9 @@ impl Attend for SpatialAttention {
 /// The tokens that cross-attention attends to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tokens<'a> {
-    /// `[batch, tokens, width]`.
-    pub(crate) states: &'a Tensor<3>,
-    /// True for tokens that are not attended to, `[batch, 1, 1, tokens]`.
-    pub(crate) hidden: Option<&'a Tensor<4, Bool>>,
+    pub(crate) all: &'a PromptTokens,
+    /// Those that a mask leaves.
+    pub(crate) visible: &'a PromptTokens,
 }
 
 /// The conditions of every block.

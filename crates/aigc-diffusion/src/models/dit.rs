@@ -2,8 +2,9 @@
 //! <https://arxiv.org/abs/2212.09748>).
 
 use super::{
+    attention::{Attention, AttentionConfig},
     time::{Sinusoids, TimeEmbedding},
-    transformer::{Attention, FeedForward},
+    transformer::{FeedForward, feed_forward_activation},
     transformers::{modulated_norm, positions, unpatched},
     unet2d::Embedding,
 };
@@ -15,11 +16,12 @@ use aigc_core::{
     Error, Result, check,
     data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
+    ops,
     weights::Loaded,
 };
 use burn::{
     module::Module,
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -164,23 +166,8 @@ impl DitConfig {
                 "a divisor of sample_size",
             ));
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config(
-                "dropout",
-                self.dropout,
-                "0 or more, less than 1",
-            ));
-        }
         check::positive("norm_eps", self.norm_eps)?;
-        match self.activation_fn.as_str() {
-            "gelu-approximate" => Ok(Activation::GeluTanh),
-            "gelu" => Ok(Activation::Gelu),
-            other => Err(Error::config(
-                "activation_fn",
-                other,
-                "gelu-approximate or gelu",
-            )),
-        }
+        feed_forward_activation(&self.activation_fn, self.dropout)
     }
 
     /// The network on `device`.
@@ -192,6 +179,11 @@ impl DitConfig {
         let width = self.width();
         let proj = Conv2dConfig::new([self.in_channels, width], self.patch_size)
             .with_stride(self.patch_size);
+        let attention = AttentionConfig {
+            bias: self.attention_bias,
+            dropout: self.dropout,
+            ..AttentionConfig::new(width, self.num_attention_heads)
+        };
         let block = |_| DitBlock {
             norm1: AdaNorm {
                 emb: TimeAndClass {
@@ -206,13 +198,7 @@ impl DitConfig {
                 },
                 linear: LinearConfig::new(width, 6 * width).init(device),
             },
-            attn1: Attention::new(
-                width,
-                width,
-                self.num_attention_heads,
-                self.attention_bias,
-                device,
-            ),
+            attn1: attention.init(device),
             ff: FeedForward::new(width, false, activation, self.dropout, device),
         };
         let out = self.out_channels.unwrap_or(self.in_channels);
@@ -248,14 +234,16 @@ struct TimeAndClass {
 }
 
 impl TimeAndClass {
-    fn forward(&self, time: Tensor<1>, class: Tensor<1, Int>) -> Tensor<2> {
+    /// `[batch, width]`, in the type `dtype`.
+    fn forward(&self, time: Tensor<1>, class: Tensor<1, Int>, dtype: DType) -> Tensor<2> {
         let sinusoids = Sinusoids {
             width: 256,
             cosines_first: true,
             shift: 1.0,
         };
-        self.timestep_embedder.forward(sinusoids.of(time))
-            + self.class_embedder.embedding_table.of(class)
+        let class = self.class_embedder.embedding_table.of(class);
+        let time = ops::cast(sinusoids.of(time), dtype);
+        self.timestep_embedder.forward(time) + ops::cast(class, dtype)
     }
 }
 
@@ -287,13 +275,14 @@ impl DitBlock {
         class: Tensor<1, Int>,
         epsilon: f64,
     ) -> Tensor<3> {
+        let embedding = self.norm1.emb.forward(time, class, x.dtype());
         let embedding = self
             .norm1
             .linear
-            .forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
+            .forward(Activation::Silu.forward(embedding));
         let [shift, scale, gate, shift_ff, scale_ff, gate_ff] = parts(embedding);
         let h = modulated_norm(x.clone(), scale, shift, 1e-6);
-        let x = x + self.attn1.forward(h.clone(), h) * gate;
+        let x = x + self.attn1.forward(h, None) * gate;
         let h = modulated_norm(x.clone(), scale_ff, shift_ff, epsilon);
         x + self.ff.forward(h) * gate_ff
     }
@@ -334,11 +323,13 @@ impl DitModel {
         let trained = (config.sample_size / patch) as f64;
         let steps = [rows, columns].map(|count| trained / count as f64);
         let positions = positions(width, [rows, columns], steps, &x.device());
+        let positions = ops::cast(positions, x.dtype());
         let mut x = x.reshape([batch, width, rows * columns]).swap_dims(1, 2) + positions;
         for block in &self.transformer_blocks {
             x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
         }
-        let embedding = self.transformer_blocks[0].norm1.emb.forward(time, class);
+        let first = &self.transformer_blocks[0].norm1;
+        let embedding = first.emb.forward(time, class, x.dtype());
         let embedding = Activation::Silu.forward(embedding);
         let [shift, scale] = parts(self.proj_out_1.forward(embedding));
         let x = self

@@ -1,6 +1,7 @@
 //! Denoising networks, with diffusers' names.
 
 pub(crate) mod any;
+mod attention;
 mod blocks;
 mod controlnet;
 mod dit;

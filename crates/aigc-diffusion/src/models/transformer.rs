@@ -1,7 +1,11 @@
-//! Attention and feed-forward layers between tokens.
+//! Transformer blocks over the pixels of a map, and their feed-forward layers.
 
-use super::blocks::{Attend, Tokens};
+use super::{
+    attention::{Attention, AttentionConfig},
+    blocks::{Attend, Tokens},
+};
 use aigc_core::{
+    Error, Result, check,
     nn::{
         Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig,
         LayerNorm, LayerNormConfig, Linear, LinearConfig,
@@ -10,92 +14,24 @@ use aigc_core::{
 };
 use burn::{
     module::Module,
-    tensor::{Bool, Device, Tensor},
+    tensor::{Device, Tensor},
 };
 
-/// Attention of tokens to each other, or to others.
-#[derive(Module, Debug)]
-pub(crate) struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Vec<Linear>,
-    heads: usize,
-}
-
-impl Attention {
-    /// `context_width`: width of the tokens that keys and values come from.
-    pub(crate) fn new(
-        width: usize,
-        context_width: usize,
-        heads: usize,
-        bias: bool,
-        device: &Device,
-    ) -> Self {
-        let linear = |from| LinearConfig::new(from, width).with_bias(bias).init(device);
-        Self {
-            to_q: linear(width),
-            to_k: linear(context_width),
-            to_v: linear(context_width),
-            to_out: vec![LinearConfig::new(width, width).init(device)],
-            heads,
+/// The activation that a configuration's `activation_fn` names, for layers with its `dropout`.
+///
+/// # Errors
+/// [`Error::Config`] names the field that is out of range.
+pub(crate) fn feed_forward_activation(name: &str, dropout: f64) -> Result<Activation> {
+    let expected = "0 or more, less than 1";
+    check::ensure((0.0..1.0).contains(&dropout), "dropout", dropout, expected)?;
+    match name {
+        "gelu-approximate" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
+        other => {
+            let expected = "gelu-approximate or gelu";
+            Err(Error::config("activation_fn", other, expected))
         }
     }
-
-    /// # Shapes
-    /// - x and output: `[batch, tokens, width]`
-    /// - context: `[batch, others, context_width]`
-    pub(crate) fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
-        self.attend(x, self.keys_values(context), None)
-    }
-
-    /// # Shapes
-    /// - x: `[batch, tokens, width]`
-    /// - output: `[batch, heads, tokens, width / heads]`
-    fn heads(&self, x: Tensor<3>) -> Tensor<4> {
-        let [batch, tokens, width] = x.dims();
-        x.reshape([batch, tokens, self.heads, width / self.heads])
-            .swap_dims(1, 2)
-    }
-
-    /// The keys and values of the tokens that are attended to. They are the same in every call
-    /// with the same tokens.
-    ///
-    /// # Shapes
-    /// - context: `[batch, others, context_width]`
-    pub(crate) fn keys_values(&self, context: Tensor<3>) -> KeysValues {
-        KeysValues {
-            keys: self.heads(self.to_k.forward(context.clone())),
-            values: self.heads(self.to_v.forward(context)),
-        }
-    }
-
-    /// # Shapes
-    /// - x and output: `[batch, tokens, width]`
-    /// - hidden: `[batch, 1, 1, others]`, true for what is not attended to
-    pub(crate) fn attend(
-        &self,
-        x: Tensor<3>,
-        context: KeysValues,
-        hidden: Option<&Tensor<4, Bool>>,
-    ) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
-        let KeysValues { keys, values } = context;
-        let hidden = hidden.map(|hidden| {
-            let others = keys.dims()[2];
-            hidden.clone().expand([batch, self.heads, tokens, others])
-        });
-        let queries = self.heads(self.to_q.forward(x));
-        let attended = ops::attention(queries, keys, values, hidden, false);
-        self.to_out[0].forward(attended.swap_dims(1, 2).reshape([batch, tokens, width]))
-    }
-}
-
-/// Keys and values of attention, each `[batch, heads, others, width / heads]`.
-#[derive(Clone, Debug)]
-pub(crate) struct KeysValues {
-    keys: Tensor<4>,
-    values: Tensor<4>,
 }
 
 /// The first half of a feed-forward layer.
@@ -173,7 +109,14 @@ impl TransformerBlock {
             ..
         } = config;
         let norm = || LayerNormConfig::new(width).init(device);
-        let attention = |context| Attention::new(width, context, heads, false, device);
+        let attention = |context_width| {
+            let config = AttentionConfig {
+                context_width,
+                bias: false,
+                ..AttentionConfig::new(width, heads)
+            };
+            config.init(device)
+        };
         Self {
             norm1: norm(),
             attn1: attention(if only_cross_attention {
@@ -191,14 +134,13 @@ impl TransformerBlock {
 
     fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let context = match self.only_cross_attention {
-            true => tokens.states.clone(),
-            false => normed.clone(),
+        let x = x + match self.only_cross_attention {
+            // diffusers does not apply the mask here.
+            true => self.attn1.cross(normed, tokens.all),
+            false => self.attn1.forward(normed, None),
         };
-        let x = x + self.attn1.forward(normed, context);
-        let context = self.attn2.keys_values(tokens.states.clone());
         let normed = self.norm2.forward(x.clone());
-        let x = x + self.attn2.attend(normed, context, tokens.hidden);
+        let x = x + self.attn2.cross(normed, tokens.visible);
         x.clone() + self.ff.forward(self.norm3.forward(x))
     }
 }

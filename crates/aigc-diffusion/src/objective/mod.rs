@@ -9,7 +9,7 @@ pub use config::{DiffusionObjectiveConfig, LossWeighting};
 
 use crate::{
     coupling,
-    denoiser::Denoiser,
+    denoiser::{Denoiser, check_conditions},
     process::{Coupling, Draws, ForwardProcess, Noised},
 };
 use aigc_core::{
@@ -53,9 +53,12 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
     ///
     /// # Errors
     /// [`Error::Config`] for a value out of range, or one that the network does not support, such
-    /// as a process with times that its time embedding [cannot encode](Denoiser::check_min_time).
+    /// as a process with times that its time embedding [cannot encode](Denoiser::check_min_time);
+    /// [`Error::InvalidArgument`] for a network that
+    /// [needs more conditions](Denoiser::needs_from_pipeline).
     pub fn new(config: DiffusionObjectiveConfig, network: &N) -> Result<Self> {
         config.weighting.validate()?;
+        check_conditions(network)?;
         let dropout = config.conditioning_dropout;
         if !(0.0..1.0).contains(&dropout) {
             return Err(Error::config(

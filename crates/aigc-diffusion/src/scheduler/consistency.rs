@@ -40,8 +40,11 @@ fn times(train: usize, original: usize, steps: usize, strength: f64) -> Result<V
         };
         return Err(Error::argument("steps", steps, expected));
     }
+    // In floats, as NumPy spreads the steps: where a step is not exact, a time may be the next one.
+    let step = used as f64 / steps as f64;
+    let before = |k: usize| (k as f64 * step) as usize;
     Ok((0..steps)
-        .map(|k| ((used - k * used / steps) * (train / original) - 1) as f64)
+        .map(|k| ((used - before(k)) * (train / original) - 1) as f64)
         .collect())
 }
 
@@ -235,5 +238,7 @@ mod tests {
             [499.0, 379.0, 259.0, 139.0]
         );
         assert!(times(1000, 50, 4, 0.05).is_err());
+        // 11·(30 / 22) is less than 15 in floats.
+        assert_eq!(times(1000, 50, 22, 0.6).unwrap()[11], 319.0);
     }
 }

@@ -151,11 +151,14 @@ impl FlowEulerScheduler {
     /// FLUX.1 has n σ from 1 to 1/n.
     ///
     /// # Errors
-    /// As [`plan`](Scheduler::plan); [`Error::InvalidArgument`] for σ that are not within 0 and 1.
+    /// As [`plan`](Scheduler::plan); [`Error::InvalidArgument`] for σ that do not fall within 0
+    /// and 1.
     pub fn plan_of_sigmas(&self, sigmas: &[f64]) -> Result<SamplingPlan> {
         let steps = sigmas.len();
-        if steps == 0 || sigmas.iter().any(|sigma| !(*sigma > 0.0 && *sigma <= 1.0)) {
-            let expected = "one or more numbers above 0, at most 1";
+        let within = sigmas.iter().all(|sigma| *sigma > 0.0 && *sigma <= 1.0);
+        let falling = sigmas.windows(2).all(|pair| pair[0] >= pair[1]);
+        if steps == 0 || !within || !falling {
+            let expected = "one or more falling numbers above 0, at most 1";
             return Err(Error::argument("sigmas", format!("{sigmas:?}"), expected));
         }
         check::positive("shift", self.shift)?;
@@ -250,5 +253,21 @@ impl Scheduler for FlowHeunScheduler {
             }
         }
         SamplingPlan::new(1.0, calls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_sigmas_fall_within_the_process() {
+        let scheduler = FlowEulerScheduler::default();
+        let plan = scheduler.plan_of_sigmas(&[1.0, 0.75, 0.25]).unwrap();
+        assert_eq!(plan.times(), [1000.0, 750.0, 250.0]);
+        for sigmas in [&[][..], &[1.5], &[0.5, 0.0], &[0.5, f64::NAN], &[0.25, 0.5]] {
+            let message = scheduler.plan_of_sigmas(sigmas).unwrap_err().to_string();
+            assert!(message.contains("`sigmas`"), "{sigmas:?}: {message}");
+        }
     }
 }

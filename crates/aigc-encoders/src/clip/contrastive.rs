@@ -1,8 +1,10 @@
 //! Contrastive training of a pair of encoders.
 
-use super::ClipModel;
+use super::{ClipModel, ClipOutput};
 use aigc_core::{
-    Error, Result, ops,
+    Result,
+    check::ensure_argument,
+    ops,
     train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -78,9 +80,7 @@ impl<B: CaptionedImages> Objective for ContrastiveObjective<B> {
         context: &mut StepContext,
     ) -> Result<LossOutput> {
         let device = &context.device;
-        let (ids, pixels) = (batch.input_ids(device), batch.pixel_values(device));
-        check_batch(model, &ids, &pixels)?;
-        let output = model.forward(ids, pixels, batch.attention_mask(device));
+        let output = compare_batch(model, batch.input_ids(device), batch, device)?;
         let logits = output.logits_per_text;
         let scale = model.logit_scale.val().detach().exp();
         let accuracy = accuracy(logits.clone().detach());
@@ -100,45 +100,59 @@ impl<B: CaptionedImages> Objective for ContrastiveObjective<B> {
     }
 }
 
-/// Fails unless a batch fits the model.
-pub(super) fn check_batch(
+/// Compares the images of a batch with its captions, whose tokens are `ids`, or fails if the batch
+/// does not fit the model.
+pub(super) fn compare_batch<B: CaptionedImages>(
     model: &ClipModel,
-    ids: &Tensor<2, Int>,
-    pixels: &Tensor<4>,
+    ids: Tensor<2, Int>,
+    batch: &B,
+    device: &Device,
+) -> Result<ClipOutput> {
+    let (pixels, mask) = (batch.pixel_values(device), batch.attention_mask(device));
+    check_batch(
+        model,
+        ids.dims(),
+        pixels.dims(),
+        mask.as_ref().map(Tensor::dims),
+    )?;
+    Ok(model.forward(ids, pixels, mask))
+}
+
+/// Fails unless tokens, images and mask of these shapes fit the model.
+fn check_batch(
+    model: &ClipModel,
+    [texts, tokens]: [usize; 2],
+    [images, channels, height, width]: [usize; 4],
+    mask: Option<[usize; 2]>,
 ) -> Result<()> {
-    let [texts, tokens] = ids.dims();
-    let [images, channels, height, width] = pixels.dims();
-    let config = model.config();
-    let (positions, vision) = (
-        config.text_config.max_position_embeddings,
-        &config.vision_config,
-    );
-    if texts != images || texts == 0 {
-        let expected = format!("{images}, the number of images, and not 0");
-        return Err(Error::argument(
-            "input_ids",
-            format!("{texts} texts"),
-            expected,
-        ));
-    }
-    if tokens > positions {
-        let expected = format!("at most {positions}, the model's max_position_embeddings");
-        return Err(Error::argument(
-            "input_ids",
-            format!("{tokens} tokens"),
-            expected,
-        ));
-    }
-    let side = vision.image_size;
-    if [channels, height, width] != [vision.num_channels, side, side] {
-        let expected = format!(
-            "[{}, {side}, {side}], as the model takes them",
-            vision.num_channels
-        );
-        let found = format!("{:?}", [channels, height, width]);
-        return Err(Error::argument("pixel_values", found, expected));
-    }
-    Ok(())
+    let (text, vision) = (&model.config().text_config, &model.config().vision_config);
+    let (positions, side) = (text.max_position_embeddings, vision.image_size);
+    ensure_argument(
+        texts == images && texts > 0,
+        "input_ids",
+        format!("{texts} texts"),
+        &format!("{images}, the number of images, and not 0"),
+    )?;
+    ensure_argument(
+        (1..=positions).contains(&tokens),
+        "input_ids",
+        format!("{tokens} tokens"),
+        &format!("1 to {positions}, the model's max_position_embeddings"),
+    )?;
+    let (shape, expected) = ([channels, height, width], [vision.num_channels, side, side]);
+    ensure_argument(
+        shape == expected,
+        "pixel_values",
+        format!("{shape:?}"),
+        &format!("{expected:?}, as the model takes them"),
+    )?;
+    let (mask, expected) = (mask.unwrap_or([texts, tokens]), [texts, tokens]);
+    ensure_argument(
+        mask == expected,
+        "attention_mask",
+        format!("{mask:?}"),
+        &format!("{expected:?}, the shape of input_ids"),
+    )
 }
 
 /// How many rows have their largest logit on the diagonal, `[1]`.
@@ -381,13 +395,18 @@ pub(super) mod tests {
         let tokenizer = ClipTokenizer::from_words(SHADES).unwrap();
         let tokenizer = tokenizer.with_max_length(4).unwrap();
         let model = pair(&tokenizer);
-        let message = |ids: [usize; 2], pixels: [usize; 4]| {
-            let ids = Tensor::<2, Int>::zeros(ids, &flex());
-            let checked = check_batch(&model, &ids, &Tensor::zeros(pixels, &flex()));
+        let message = |ids: [usize; 2], pixels: [usize; 4], mask: [usize; 2]| {
+            let checked = check_batch(&model, ids, pixels, Some(mask));
             checked.unwrap_err().to_string()
         };
-        assert!(message([2, 4], [3, 3, 8, 8]).contains("2 texts, expected 3"));
-        assert!(message([2, 5], [2, 3, 8, 8]).contains("5 tokens, expected at most 4"));
-        assert!(message([2, 4], [2, 3, 9, 8]).contains("`pixel_values` is [3, 9, 8]"));
+        let images = [2, 3, 8, 8];
+        assert!(message([2, 4], [3, 3, 8, 8], [2, 4]).contains("2 texts, expected 3"));
+        assert!(message([2, 5], images, [2, 5]).contains("5 tokens, expected 1 to 4"));
+        assert!(message([2, 0], images, [2, 0]).contains("0 tokens, expected 1 to 4"));
+        let pixels = message([2, 4], [2, 3, 9, 8], [2, 4]);
+        assert!(pixels.contains("`pixel_values` is [3, 9, 8], expected [3, 8, 8]"));
+        let mask = message([2, 4], images, [2, 3]);
+        assert!(mask.contains("`attention_mask` is [2, 3], expected [2, 4]"));
+        assert!(check_batch(&model, [2, 4], images, None).is_ok());
     }
 }

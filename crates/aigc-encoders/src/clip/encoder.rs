@@ -1,7 +1,7 @@
 //! A tokenizer and a text encoder as one.
 
 use super::{ClipTextModel, ClipTextOutput};
-use crate::tokenizer::{ClipTokenizer, TokenBatch};
+use crate::tokenizer::{ClipTokenizer, TokenBatch, check_prompts};
 use aigc_core::{
     Error, Result,
     encoder::{TextEmbeddings, TextEncoder},
@@ -81,13 +81,8 @@ impl ClipTextEncoder {
         device: &Device,
     ) -> Result<Loaded<Self>> {
         let tokenizer = ClipTokenizer::from_pretrained(tokenizer)?;
-        let mut model = ClipTextModel::from_pretrained(model, device)?;
-        let encoder = Self::new(tokenizer, model.value.clone())?;
-        let mut loaded = Loaded::new(encoder);
-        loaded.unused_fields.append(&mut model.unused_fields);
-        loaded.unused_tensors.append(&mut model.unused_tensors);
-        loaded.notes.append(&mut model.notes);
-        Ok(loaded)
+        let model = ClipTextModel::from_pretrained(model, device)?;
+        model.try_map(|model| Self::new(tokenizer, model))
     }
 
     /// Sets which hidden states are returned.
@@ -147,6 +142,7 @@ impl ClipTextEncoder {
 
 impl TextEncoder for ClipTextEncoder {
     fn encode(&self, prompts: &[&str], device: &Device) -> Result<TextEmbeddings> {
+        check_prompts(prompts)?;
         let tokens = self.tokenizer.encode_padded(prompts)?;
         // The model stays where its weights are.
         let own = self.model.token_embeddings().device();
@@ -225,6 +221,9 @@ mod tests {
             ..ClipSkip::NONE
         };
         assert!(encoder.clone().with_skip(far).is_err());
+
+        let message = encoder.encode(&[], &flex()).unwrap_err().to_string();
+        assert!(message.contains("`prompts` is empty"), "{message}");
 
         let masked = encoder.with_masked_padding(true);
         let found = masked.encode(&prompts, &flex()).unwrap();

@@ -2,7 +2,7 @@
 
 use aigc_core::{
     Error, Result,
-    checkpoint::write_atomic,
+    checkpoint::{write_atomic, write_atomic_with},
     json,
     weights::{
         KeyMapping, Loaded, OpenOptions, ParamKey, WeightDtype, WeightReader, pytorch_key,
@@ -11,7 +11,11 @@ use aigc_core::{
 };
 use burn::module::Module;
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+};
 
 /// Name of the configuration in a model's directory.
 const CONFIG: &str = "config.json";
@@ -75,35 +79,43 @@ pub(super) fn open<C>(
 /// Writes a model's directory, which is created if it is missing.
 pub(super) fn save<M: Module>(model: &M, config: &str, scalars: &[&str], dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let path = dir.join("model.safetensors");
-    save_weights(&model.clone().valid(), &path)?;
-    if !scalars.is_empty() {
-        let mut bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        remove_axes(&mut bytes, scalars).map_err(|error| Error::weights(&path, error))?;
-        write_atomic(&path, &bytes)?;
-    }
+    write_atomic_with(&dir.join("model.safetensors"), |path| {
+        save_weights(&model.clone().valid(), path)?;
+        match scalars {
+            [] => Ok(()),
+            _ => remove_axes(path, scalars),
+        }
+    })?;
     write_atomic(&dir.join(CONFIG), config.as_bytes())
 }
 
 /// Gives tensors of one value the shape `[]` in a safetensors file; burn has no tensors without
 /// axes. The header keeps its length, because it may end with spaces.
-fn remove_axes(file: &mut [u8], scalars: &[&str]) -> serde_json::Result<()> {
-    let (size, rest) = file.split_at_mut(8);
-    let size = u64::from_le_bytes(size.try_into().expect("8 bytes")) as usize;
-    let header = &mut rest[..size];
-    let mut fields: Map<String, Value> = serde_json::from_slice(header)?;
+fn remove_axes(path: &Path, scalars: &[&str]) -> Result<()> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::io(path))?;
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(Error::io(path))?;
+    let mut header = vec![0; u64::from_le_bytes(size) as usize];
+    file.read_exact(&mut header).map_err(Error::io(path))?;
+    let wrong = |error: serde_json::Error| Error::weights(path, error);
+    let mut fields: Map<String, Value> = serde_json::from_slice(&header).map_err(wrong)?;
     for name in scalars {
         if let Some(tensor) = fields.get_mut(*name) {
             tensor["shape"] = Value::Array(vec![]);
         }
     }
-    let text = serde_json::to_vec(&fields)?;
-    if text.len() > size {
-        return Err(serde::ser::Error::custom("the header has no room"));
+    let text = serde_json::to_vec(&fields).map_err(wrong)?;
+    if text.len() > header.len() {
+        return Err(Error::weights(path, "the header has no room"));
     }
     header.fill(b' ');
     header[..text.len()].copy_from_slice(&text);
-    Ok(())
+    file.seek(SeekFrom::Start(8)).map_err(Error::io(path))?;
+    file.write_all(&header).map_err(Error::io(path))
 }
 
 /// Whether there is a tensor with this name, or with a prefix before it.

@@ -1,29 +1,18 @@
 //! Layers of both encoders, with transformers' names.
 
+use super::config::Shared;
+use crate::layers::normal;
 use aigc_core::{
     nn::{Activation, Initializer, LayerNorm, LayerNormConfig, Linear},
     ops,
 };
 use burn::{
-    module::{Module, Param},
-    tensor::{Bool, DType, Device, Int, Tensor},
+    module::Module,
+    tensor::{Bool, Device, Tensor},
 };
 
-/// A tensor of 16-bit floats as 32-bit ones; others as they are.
-pub(super) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match x.dtype() {
-        DType::F16 | DType::BF16 => ops::cast(x, DType::F32),
-        _ => x,
-    }
-}
-
-/// A distribution of initial weights around zero.
-pub(super) fn normal(std: f64) -> Initializer {
-    Initializer::Normal { mean: 0.0, std }
-}
-
 /// A linear layer of `[from, to]` features whose bias, if there is one, is zero at first.
-pub(super) fn linear([from, to]: [usize; 2], bias: bool, std: f64, device: &Device) -> Linear {
+fn linear([from, to]: [usize; 2], bias: bool, std: f64, device: &Device) -> Linear {
     Linear {
         weight: normal(std).param([from, to], from, to, device),
         bias: bias.then(|| Initializer::ZEROS.param([to], from, to, device)),
@@ -31,81 +20,54 @@ pub(super) fn linear([from, to]: [usize; 2], bias: bool, std: f64, device: &Devi
     }
 }
 
-/// A table of embeddings, one for each token or position.
-#[derive(Module, Debug)]
-pub struct Embedding {
-    /// Weight, `[count, width]`.
-    pub weight: Param<Tensor<2>>,
+/// A projection of `[from, to]` features without a bias; `factor` is that of the configuration.
+pub(super) fn projection([from, to]: [usize; 2], factor: f64, device: &Device) -> Linear {
+    linear([from, to], false, (from as f64).powf(-0.5) * factor, device)
 }
 
-impl Embedding {
-    pub(super) fn new([count, width]: [usize; 2], std: f64, device: &Device) -> Self {
-        Self {
-            weight: normal(std).param([count, width], count, width, device),
-        }
-    }
-
-    /// The embeddings of `indices`; those of half precision in 32 bits.
-    ///
-    /// # Shapes
-    /// - indices: `[batch, tokens]`
-    /// - output: `[batch, tokens, width]`
-    ///
-    /// # Panics
-    /// If an index is not below the number of embeddings.
-    pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
-        ops::embedding(self.weight.val(), indices)
-    }
-
-    /// The first `count` embeddings, `[1, count, width]`.
-    pub(super) fn first(&self, count: usize) -> Tensor<3> {
-        widened(self.weight.val().narrow(0, 0, count)).unsqueeze()
-    }
-}
-
-/// Sizes of an encoder.
-pub(super) struct EncoderSizes {
-    pub(super) width: usize,
-    pub(super) inner: usize,
-    pub(super) layers: usize,
-    pub(super) heads: usize,
-    pub(super) activation: Activation,
-    pub(super) epsilon: f64,
-    /// Factor of the standard deviations of initial weights.
-    pub(super) factor: f64,
-}
-
-impl EncoderSizes {
+impl Shared {
     pub(super) fn norm(&self, device: &Device) -> LayerNorm {
-        LayerNormConfig::new(self.width)
-            .with_epsilon(self.epsilon)
+        LayerNormConfig::new(self.hidden_size)
+            .with_epsilon(self.layer_norm_eps)
             .init(device)
     }
 
-    /// An encoder with the initial weights of transformers.
-    pub(super) fn init(&self, device: &Device) -> Encoder {
-        let width = (self.width as f64).powf(-0.5) * self.factor;
-        let residual = width * (2.0 * self.layers as f64).powf(-0.5);
-        let inner = (2.0 * self.width as f64).powf(-0.5) * self.factor;
-        let square = |std| linear([self.width; 2], true, std, device);
+    /// The projection of the pooled output, if the configuration has one.
+    pub(super) fn projection(&self, device: &Device) -> Option<Linear> {
+        let sizes = [self.hidden_size, self.projection_dim];
+        self.with_projection
+            .then(|| projection(sizes, self.initializer_factor, device))
+    }
+
+    /// The layers, with the initial weights of transformers.
+    pub(super) fn encoder(&self, device: &Device) -> Encoder {
+        let (d, inner, factor) = (
+            self.hidden_size,
+            self.intermediate_size,
+            self.initializer_factor,
+        );
+        let width_std = (d as f64).powf(-0.5) * factor;
+        let residual_std = width_std * (2.0 * self.num_hidden_layers as f64).powf(-0.5);
+        let inner_std = (2.0 * d as f64).powf(-0.5) * factor;
+        let square = |std| linear([d; 2], true, std, device);
         let layer = |_| EncoderLayer {
             layer_norm1: self.norm(device),
             self_attn: Attention {
-                q_proj: square(residual),
-                k_proj: square(residual),
-                v_proj: square(residual),
-                out_proj: square(width),
-                heads: self.heads,
+                q_proj: square(residual_std),
+                k_proj: square(residual_std),
+                v_proj: square(residual_std),
+                out_proj: square(width_std),
+                heads: self.num_attention_heads,
             },
             layer_norm2: self.norm(device),
             mlp: Mlp {
-                fc1: linear([self.width, self.inner], true, inner, device),
-                fc2: linear([self.inner, self.width], true, residual, device),
-                activation: self.activation,
+                fc1: linear([d, inner], true, inner_std, device),
+                fc2: linear([inner, d], true, residual_std, device),
+                activation: self.hidden_act.into(),
             },
         };
         Encoder {
-            layers: (0..self.layers).map(layer).collect(),
+            layers: (0..self.num_hidden_layers).map(layer).collect(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! | file | content |
 //! |---|---|
 //! | `config` | the configurations |
-//! | `layers` | the layers that both encoders share |
+//! | `layers` | attention and MLPs, which both encoders share |
 //! | `text`, `vision` | the encoders, with and without projection |
 //! | `token_embeddings` | words that are added to a text encoder |
 //! | `pair` | both encoders, and the scale of their cosines |
@@ -37,11 +37,11 @@ mod text;
 mod token_embeddings;
 mod vision;
 
+pub use crate::layers::Embedding;
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig, HiddenAct};
 pub use contrastive::{CaptionedImages, ContrastiveObjective, MAX_LOGIT_SCALE, contrastive_loss};
 pub use encoder::{ClipSkip, ClipTextEncoder};
 pub use image_processor::{ClipImageProcessor, ResizeTo, RgbPixels};
-pub use layers::Embedding;
 pub use pair::{ClipModel, ClipOutput};
 pub use retrieval::{RetrievalAccuracy, retrieval_accuracy};
 pub use safety::{SafetyCheck, StableDiffusionSafetyChecker};

@@ -3,10 +3,11 @@
 use super::{
     ClipConfig,
     files::{self, clip_methods},
-    layers::{linear, widened},
+    layers::projection,
     text::TextTransformer,
     vision::VisionTransformer,
 };
+use crate::layers::widened;
 #[cfg(doc)]
 use aigc_core::Error;
 use aigc_core::{
@@ -59,16 +60,14 @@ impl ClipConfig {
     /// [`Error::Config`] for values out of range.
     pub fn init(&self, device: &Device) -> Result<ClipModel> {
         self.validate()?;
-        let projection = |width: usize| {
-            let std = (width as f64).powf(-0.5) * self.initializer_factor;
-            linear([width, self.projection_dim], false, std, device)
-        };
+        let (to, factor) = (self.projection_dim, self.initializer_factor);
+        let from = |width| projection([width, to], factor, device);
         let scale = Initializer::Constant(self.logit_scale_init_value);
         Ok(ClipModel {
             text_model: TextTransformer::new(&self.text_config, device),
             vision_model: VisionTransformer::new(&self.vision_config, device),
-            visual_projection: projection(self.vision_config.hidden_size),
-            text_projection: projection(self.text_config.hidden_size),
+            visual_projection: from(self.vision_config.hidden_size),
+            text_projection: from(self.text_config.hidden_size),
             logit_scale: scale.param([1], 1, 1, device),
             config: self.clone(),
         })
@@ -89,7 +88,8 @@ impl ClipModel {
     /// - output: `[batch, projection_dim]`
     ///
     /// # Panics
-    /// If there are more than `max_position_embeddings` tokens, or one is not below `vocab_size`.
+    /// If there are more than `max_position_embeddings` tokens, one is not below `vocab_size`, or
+    /// the mask has another shape.
     pub fn get_text_features(
         &self,
         input_ids: Tensor<2, Int>,
@@ -195,8 +195,8 @@ pub(super) fn compare(text: Tensor<2>, image: Tensor<2>, logit_scale: Tensor<1>)
     }
 }
 
-/// Vectors of length 1 in the same directions.
+/// Vectors of length 1 in the same directions; vectors of no length stay.
 pub(super) fn unit_length(x: Tensor<2>) -> Tensor<2> {
-    let length = x.clone().square().sum_dim(1).sqrt();
+    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
     x / length
 }

@@ -3,9 +3,11 @@
 use super::{
     ClipConfig,
     files::{self, clip_methods},
-    layers::{linear, widened},
+    layers::projection,
+    pair::unit_length,
     vision::VisionTransformer,
 };
+use crate::layers::widened;
 #[cfg(doc)]
 use aigc_core::Error;
 use aigc_core::{
@@ -70,12 +72,11 @@ impl StableDiffusionSafetyChecker {
     pub fn new(config: &ClipConfig, device: &Device) -> Result<Self> {
         config.validate()?;
         let (width, d) = (config.vision_config.hidden_size, config.projection_dim);
-        let std = (width as f64).powf(-0.5) * config.initializer_factor;
         let embeds = |count| Initializer::ONES.param([count, d], 1, 1, device);
         let limits = |count| Initializer::ONES.param([count], 1, 1, device);
         Ok(Self {
             vision_model: VisionTransformer::new(&config.vision_config, device),
-            visual_projection: linear([width, d], false, std, device),
+            visual_projection: projection([width, d], config.initializer_factor, device),
             concept_embeds: embeds(CONCEPTS),
             special_care_embeds: embeds(SPECIAL),
             concept_embeds_weights: limits(CONCEPTS),
@@ -177,12 +178,6 @@ impl StableDiffusionSafetyChecker {
     }
 
     clip_methods!(ClipConfig);
-}
-
-/// Vectors of length 1 in the same directions; vectors of no length stay.
-fn unit_length(x: Tensor<2>) -> Tensor<2> {
-    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-    x / length
 }
 
 /// Rounded to thousandths, halves to even ones.

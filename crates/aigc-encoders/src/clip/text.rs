@@ -2,9 +2,11 @@
 
 use super::{
     ClipTextConfig,
+    config::EncoderConfig,
     files::{self, clip_methods},
-    layers::{Embedding, Encoder, EncoderSizes, linear},
+    layers::Encoder,
 };
+use crate::layers::Embedding;
 use aigc_core::{
     Error, Result,
     nn::{LayerNorm, Linear},
@@ -35,25 +37,16 @@ pub(super) struct TextTransformer {
 
 impl TextTransformer {
     pub(super) fn new(config: &ClipTextConfig, device: &Device) -> Self {
-        let width = config.hidden_size;
-        let sizes = EncoderSizes {
-            width,
-            inner: config.intermediate_size,
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            activation: config.hidden_act.into(),
-            epsilon: config.layer_norm_eps,
-            factor: config.initializer_factor,
-        };
-        let table =
-            |count| Embedding::new([count, width], 0.02 * config.initializer_factor, device);
+        let shared = config.shared();
+        let (width, std) = (config.hidden_size, 0.02 * config.initializer_factor);
+        let table = |count| Embedding::new([count, width], std, device);
         Self {
             embeddings: TextEmbeddings {
                 token_embedding: table(config.vocab_size),
                 position_embedding: table(config.max_position_embeddings),
             },
-            encoder: sizes.init(device),
-            final_layer_norm: sizes.norm(device),
+            encoder: shared.encoder(device),
+            final_layer_norm: shared.norm(device),
         }
     }
 
@@ -68,12 +61,15 @@ impl TextTransformer {
             token_embedding,
             position_embedding,
         } = &self.embeddings;
-        let [_, tokens] = input_ids.dims();
-        let [positions, _] = position_embedding.weight.lazy_shape().dims();
+        let [batch, tokens] = input_ids.dims();
+        let [positions, width] = position_embedding.weight.lazy_shape().dims();
         assert!(
             tokens <= positions,
             "{tokens} tokens exceed the {positions} positions of the model"
         );
+        if let Some(mask) = &attention_mask {
+            assert_eq!(mask.dims(), [batch, tokens], "attention mask");
+        }
         let embedded =
             token_embedding.forward(input_ids.clone()) + position_embedding.first(tokens);
         let hidden_states = self
@@ -81,7 +77,6 @@ impl TextTransformer {
             .forward(embedded, attention_mask.map(hidden_keys), true);
         let last = hidden_states[hidden_states.len() - 1].clone();
         let last_hidden_state = self.final_layer_norm.forward(last);
-        let [batch, _, width] = last_hidden_state.dims();
         let end = end_positions(input_ids, eos_token_id)
             .unsqueeze_dim::<3>(2)
             .expand([batch, 1, width]);
@@ -96,7 +91,8 @@ impl TextTransformer {
 }
 
 /// The keys that padding hides from each query, `[batch, queries, keys]`, for a mask that is false
-/// at padding. A query before the first token sees itself: without any key, attention is undefined.
+/// at padding. Nothing is hidden from queries before the first token: without any key, attention is
+/// undefined.
 fn hidden_keys(attention_mask: Tensor<2, Bool>) -> Tensor<3, Bool> {
     let [batch, tokens] = attention_mask.dims();
     let shape = [batch, tokens, tokens];
@@ -156,14 +152,9 @@ impl ClipTextConfig {
     /// [`Error::Config`] for values out of range.
     pub fn init(&self, device: &Device) -> Result<ClipTextModel> {
         self.validate()?;
-        let (width, factor) = (self.hidden_size, self.initializer_factor);
-        let projection = || {
-            let std = (width as f64).powf(-0.5) * factor;
-            linear([width, self.projection_dim], false, std, device)
-        };
         Ok(ClipTextModel {
             text_model: TextTransformer::new(self, device),
-            text_projection: self.with_projection.then(projection),
+            text_projection: self.shared().projection(device),
             config: self.clone(),
         })
     }
@@ -183,7 +174,8 @@ impl ClipTextModel {
     ///   as Stable Diffusion does
     ///
     /// # Panics
-    /// If there are more than `max_position_embeddings` tokens, or one is not below `vocab_size`.
+    /// If there are more than `max_position_embeddings` tokens, one is not below `vocab_size`, or
+    /// the mask has another shape.
     pub fn forward(
         &self,
         input_ids: Tensor<2, Int>,
@@ -251,10 +243,14 @@ impl ClipTextModel {
 pub(super) mod tests {
     use super::*;
     use aigc_core::{
+        params::{ParamVisitor, visit_params},
         rng::InitWeights,
         testing::{assert_close, flex, values},
     };
-    use burn::tensor::DType;
+    use burn::{
+        module::Param,
+        tensor::{DType, Gradients},
+    };
 
     pub(in crate::clip) fn tiny(eos_token_id: u32) -> ClipTextModel {
         let config = ClipTextConfig {
@@ -312,6 +308,21 @@ pub(super) mod tests {
         assert!(a.iter().all(|value| value.is_finite()));
     }
 
+    /// Collects the paths of parameters whose gradient is missing or zero.
+    struct WithoutGradient<'a> {
+        grads: &'a Gradients,
+        paths: Vec<String>,
+    }
+
+    impl ParamVisitor for WithoutGradient<'_> {
+        fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+            let grad = param.val().grad(self.grads).map(values);
+            if grad.is_none_or(|grad| grad.iter().all(|value| *value == 0.0)) {
+                self.paths.push(path.into());
+            }
+        }
+    }
+
     /// Every parameter has a gradient, but rows of tokens that do not occur.
     #[test]
     fn gradients_reach_all_parameters() {
@@ -321,6 +332,14 @@ pub(super) mod tests {
         let rows = Tensor::from_data([[1, 5, 9, 9, 9]], &device);
         let output = model.forward(rows, None);
         let grads = output.text_embeds.unwrap().square().sum().backward();
+        let mut without = WithoutGradient {
+            grads: &grads,
+            paths: vec![],
+        };
+        visit_params(&model, &mut without);
+        // The same number is added to all scores of a query, so the softmax does not see it.
+        without.paths.retain(|path| !path.ends_with("k_proj.bias"));
+        assert_eq!(without.paths, [""; 0]);
         let table = &model.text_model.embeddings.token_embedding.weight;
         let grad = values(table.val().grad(&grads).unwrap());
         for (token, row) in grad.chunks_exact(8).enumerate() {

@@ -2,9 +2,11 @@
 
 use super::{
     ClipVisionConfig,
+    config::EncoderConfig,
     files::{self, clip_methods},
-    layers::{Embedding, Encoder, EncoderSizes, linear, normal, widened},
+    layers::Encoder,
 };
+use crate::layers::{Embedding, normal, widened};
 #[cfg(doc)]
 use aigc_core::Error;
 use aigc_core::{
@@ -38,16 +40,8 @@ pub(super) struct VisionTransformer {
 
 impl VisionTransformer {
     pub(super) fn new(config: &ClipVisionConfig, device: &Device) -> Self {
+        let shared = config.shared();
         let (width, factor) = (config.hidden_size, config.initializer_factor);
-        let sizes = EncoderSizes {
-            width,
-            inner: config.intermediate_size,
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            activation: config.hidden_act.into(),
-            epsilon: config.layer_norm_eps,
-            factor,
-        };
         let std = config.initializer_range * factor;
         let class = normal((width as f64).powf(-0.5) * factor);
         let patches = Conv2dConfig::new([config.num_channels, width], config.patch_size)
@@ -61,9 +55,9 @@ impl VisionTransformer {
                 patch_embedding: patches.init(device),
                 position_embedding: Embedding::new(positions, std, device),
             },
-            pre_layrnorm: sizes.norm(device),
-            encoder: sizes.init(device),
-            post_layernorm: sizes.norm(device),
+            pre_layrnorm: shared.norm(device),
+            encoder: shared.encoder(device),
+            post_layernorm: shared.norm(device),
             image_size: config.image_size,
         }
     }
@@ -134,14 +128,9 @@ impl ClipVisionConfig {
     /// [`Error::Config`] for values out of range.
     pub fn init(&self, device: &Device) -> Result<ClipVisionModel> {
         self.validate()?;
-        let (width, factor) = (self.hidden_size, self.initializer_factor);
-        let projection = || {
-            let std = (width as f64).powf(-0.5) * factor;
-            linear([width, self.projection_dim], false, std, device)
-        };
         Ok(ClipVisionModel {
             vision_model: VisionTransformer::new(self, device),
-            visual_projection: self.with_projection.then(projection),
+            visual_projection: self.shared().projection(device),
             config: self.clone(),
         })
     }
@@ -189,4 +178,45 @@ impl ClipVisionModel {
     }
 
     clip_methods!(ClipVisionConfig);
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use aigc_core::{
+        rng::{InitWeights, Rng},
+        testing::{flex, values},
+    };
+
+    /// A side of 7 pixels has room for three patches of 2; the last row and column have no effect.
+    #[test]
+    fn pixels_beyond_the_last_patch_have_no_effect() {
+        let config = ClipVisionConfig {
+            hidden_size: 8,
+            intermediate_size: 12,
+            projection_dim: 5,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            image_size: 7,
+            patch_size: 2,
+            with_projection: true,
+            ..ClipVisionConfig::default()
+        };
+        let model = config.init(&flex()).unwrap().init_weights(1);
+        let pixels: Tensor<4> = Rng::new(2).normal([2, 3, 7, 7], &flex());
+        let run = |pixels: Tensor<4>| model.forward(pixels);
+        let output = run(pixels.clone());
+        assert_eq!(output.last_hidden_state.dims(), [2, 10, 8]);
+        assert_eq!(output.hidden_states.len(), 3);
+        let embeds = output.image_embeds.unwrap();
+        assert_eq!(embeds.dims(), [2, 5]);
+        let embeds = values(embeds);
+        let without = |rows: std::ops::Range<usize>| {
+            let zeros = Tensor::<4>::zeros([2, 3, rows.len(), 7], &flex());
+            let changed = pixels.clone().slice_assign([0..2, 0..3, rows, 0..7], zeros);
+            values(run(changed).image_embeds.unwrap())
+        };
+        assert_eq!(without(6..7), embeds);
+        assert_ne!(without(5..6), embeds);
+    }
 }

@@ -2,13 +2,11 @@
 #![allow(non_snake_case)]
 
 use super::{config::T5Config, position::position_bias};
-use aigc_core::{
-    nn::{Activation, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig},
-    ops,
-};
+use crate::layers::{Embedding, normal, widened};
+use aigc_core::nn::{Activation, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::{
-    module::{Module, Param},
-    tensor::{DType, Device, Int, Tensor, activation::softmax},
+    module::Module,
+    tensor::{Device, Tensor, activation::softmax},
 };
 
 /// Number of queries whose scores are in memory at a time.
@@ -23,18 +21,16 @@ pub(super) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    fn normal(&self, variance: f64) -> Initializer {
-        Initializer::Normal {
-            mean: 0.0,
-            std: self.config.initializer_factor * variance.sqrt(),
-        }
+    /// Standard deviation of initial weights.
+    fn std(&self, variance: f64) -> f64 {
+        self.config.initializer_factor * variance.sqrt()
     }
 
     /// A linear layer without a bias; `inverse` is one over the variance of its initial weights.
     fn linear(&self, from: usize, to: usize, inverse: usize) -> Linear {
         LinearConfig::new(from, to)
             .with_bias(false)
-            .with_initializer(self.normal(1.0 / inverse as f64))
+            .with_initializer(normal(self.std(1.0 / inverse as f64)))
             .init(self.device)
     }
 
@@ -45,10 +41,7 @@ impl Layers<'_> {
     }
 
     pub(super) fn embedding(&self, rows: usize, width: usize, variance: f64) -> Embedding {
-        let weight = self.normal(variance);
-        Embedding {
-            weight: weight.param([rows, width], rows, width, self.device),
-        }
+        Embedding::new([rows, width], self.std(variance), self.device)
     }
 
     /// Block number `index`; the first one has the table of relative positions.
@@ -94,21 +87,6 @@ impl Layers<'_> {
                 },
             ),
         }
-    }
-}
-
-/// A table of vectors.
-#[derive(Module, Debug)]
-pub(super) struct Embedding {
-    weight: Param<Tensor<2>>,
-}
-
-impl Embedding {
-    /// # Shapes
-    /// - ids: `[batch, tokens]`
-    /// - output: `[batch, tokens, width]`
-    pub(super) fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        ops::embedding(self.weight.val(), ids)
     }
 }
 
@@ -235,8 +213,11 @@ impl Block {
             .SelfAttention
             .relative_attention_bias
             .as_ref()?;
-        let table = ops::cast(table.weight.val(), DType::F32);
-        Some(position_bias(table, max_distance, tokens))
+        Some(position_bias(
+            widened(table.weight.val()),
+            max_distance,
+            tokens,
+        ))
     }
 
     /// # Shapes

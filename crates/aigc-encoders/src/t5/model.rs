@@ -1,9 +1,10 @@
 //! The encoder.
 
 use super::{
-    blocks::{Bias, Block, Embedding, Layers},
+    blocks::{Bias, Block, Layers},
     config::T5Config,
 };
+use crate::layers::Embedding;
 use aigc_core::{Result, nn::RmsNorm};
 use burn::{
     module::Module,
@@ -71,6 +72,11 @@ impl T5EncoderModel {
     /// Configuration of the model.
     pub fn config(&self) -> &T5Config {
         &self.config
+    }
+
+    /// The device of the weights.
+    pub(super) fn device(&self) -> Device {
+        self.shared.weight.val().device()
     }
 
     /// The vectors of the tokens, behind the final norm.

@@ -4,7 +4,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 /// The class of the position of a key relative to its query (`key − query`), below `buckets`. Keys
 /// after the query have the second half of the classes. In each half, half of the classes are for
-/// one distance each; the others grow with the logarithm, up to `max_distance`.
+/// one distance each; the others grow with the logarithm, up to `max_distance`. As in transformers,
+/// logarithms have 32 bits: where they meet the bound of a class, 64 bits would give another one.
 fn bucket(relative: i64, buckets: usize, max_distance: usize) -> usize {
     let half = buckets / 2;
     let side = if relative > 0 { half } else { 0 };
@@ -12,8 +13,10 @@ fn bucket(relative: i64, buckets: usize, max_distance: usize) -> usize {
     if distance < exact {
         return side + distance;
     }
-    let share = (distance as f64 / exact as f64).ln() / (max_distance as f64 / exact as f64).ln();
-    let far = exact + (share * (half - exact) as f64) as usize;
+    let ln = |distance: f32| f64::from(distance).ln() as f32;
+    let most = (max_distance as f64 / exact as f64).ln() as f32;
+    let share = ln(distance as f32 / exact as f32) / most;
+    let far = exact + (share * (half - exact) as f32) as usize;
     side + far.min(half - 1)
 }
 
@@ -59,6 +62,23 @@ mod tests {
             if distance > 0 {
                 assert_eq!(of(distance), 16 + expected, "{distance}");
             }
+        }
+    }
+
+    /// Distances at which a class begins, where the logarithm is a whole number of classes.
+    #[test]
+    fn bounds_of_classes_are_those_of_32_bits() {
+        for (buckets, max_distance, distance, expected) in [
+            (18, 128, 8, 5),
+            (18, 128, 16, 6),
+            (18, 128, 64, 8),
+            (20, 160, 20, 7),
+            (38, 16, 12, 14),
+            (72, 32, 24, 27),
+            (108, 64, 36, 36),
+        ] {
+            let found = bucket(-distance, buckets, max_distance);
+            assert_eq!(found, expected, "{buckets} {max_distance} {distance}");
         }
     }
 

@@ -120,7 +120,7 @@ impl WithSimd for QueryBlock<'_> {
                 // and the other operands are slices of the sizes that the tiles have.
                 unsafe {
                     let keys_of = Strided {
-                        start: k.values.as_ptr().add(key * k.row),
+                        start: k.values.as_ptr().wrapping_add(key * k.row),
                         row: k.row,
                         k: k.column,
                     };
@@ -146,7 +146,7 @@ impl WithSimd for QueryBlock<'_> {
                 // SAFETY: as above.
                 unsafe {
                     let channels = Strided {
-                        start: v.values.as_ptr().add(key * v.row),
+                        start: v.values.as_ptr().wrapping_add(key * v.row),
                         row: v.column,
                         k: v.row,
                     };
@@ -225,7 +225,8 @@ unsafe fn multiply<S: Simd>(
             let operands = Operands {
                 k,
                 a: Strided {
-                    start: a.start.add(row * a.row),
+                    // Heads without channels have no elements.
+                    start: a.start.wrapping_add(row * a.row),
                     ..a
                 },
                 b: Strided {

@@ -156,17 +156,18 @@ impl<'a> Reading<'a> {
 
     /// Rows and columns of one of the matrices of a Kronecker product; the kernel is left out.
     fn kronecker_size(&self, whole: Factor, left: Factor, right: Factor) -> Option<[usize; 2]> {
-        let (whole, left, right) = (
-            Role::Kronecker(whole),
-            Role::Kronecker(left),
-            Role::Kronecker(right),
-        );
-        if let Some(shape) = self.shape(whole) {
-            return Some([*shape.first()?, *shape.get(1)?]);
+        let shape = |factor| self.shape(Role::Kronecker(factor));
+        if let Some(shape) = shape(whole) {
+            let [rows, columns, ..] = *shape else {
+                return None;
+            };
+            return Some([rows, columns]);
         }
-        let (left, right) = (self.shape(left)?, self.shape(right)?);
-        let rank = left.get(1).filter(|rank| **rank > 0)?;
-        (Some(rank) == right.first()).then_some([*left.first()?, *right.get(1)?])
+        // A kernel is in the columns of the right factor.
+        let ([rows, inner], [rank, columns]) = (shape(left)?, shape(right)?) else {
+            return None;
+        };
+        (*rank > 0 && inner == rank).then_some([*rows, *columns])
     }
 
     fn kronecker_problem(&self, size: &Size<'_>) -> Option<String> {
@@ -199,7 +200,9 @@ impl<'a> Reading<'a> {
         let columns = columns1
             .checked_mul(columns2)
             .and_then(|n| n.checked_mul(kernel));
-        let fits = rows1.checked_mul(rows2) == Some(size.rows)
+        let is_matrix = |shape: &[usize]| product(&shape[2..]) == 1;
+        let fits = self.shape(Role::Kronecker(W1)).is_none_or(is_matrix)
+            && rows1.checked_mul(rows2) == Some(size.rows)
             && columns == Some(size.width())
             && columns1 > 0
             && size.columns[0].is_multiple_of(columns1);

@@ -1,11 +1,18 @@
 //! The layers of a model that low-rank adapters can change, by their names in weight files.
 
 use crate::single_file::scope::Shapes;
-use aigc_core::weights::{ParamKey, pytorch_key};
+use aigc_core::{
+    params::{ParamVisitor, visit_params},
+    weights::{pytorch_key, stored_params},
+};
 use burn::{
-    module::{Module, ModuleVisitor, Param, ParamId},
+    module::{Module, Param, ParamId},
     tensor::Tensor,
 };
+use std::collections::HashMap;
+
+/// In the paths of adapters' factors, after that of the weight.
+const LORA: &str = ".lora.";
 
 /// Layout of a layer's weight in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,67 +48,40 @@ pub(crate) struct ModelLayers {
 
 /// The layers of `model`.
 pub(crate) fn layers_of<M: Module>(model: &M) -> ModelLayers {
-    let mut visit = Visit::default();
-    model.visit(&mut visit);
-    visit.found
+    let mut ids = Ids::default();
+    visit_params(model, &mut ids);
+    let mut found = ModelLayers::default();
+    for param in stored_params(model, pytorch_key) {
+        if param.path.contains(LORA) {
+            found.adapted = true;
+            continue;
+        }
+        found.names.insert(param.name.clone(), vec![]);
+        let kind = match (&param.module[..], param.shape.len()) {
+            ("Linear", 2) => LayerKind::Linear,
+            ("Conv2d", 4) => LayerKind::Conv,
+            _ => continue,
+        };
+        if let (Some(name), Some(id)) = (param.name.strip_suffix(".weight"), ids.0.get(&param.path))
+        {
+            found.layers.push(Layer {
+                name: name.into(),
+                id: *id,
+                kind,
+                rows: param.shape[0],
+                columns: param.shape[1..].to_vec(),
+            });
+        }
+    }
+    found
 }
 
+/// Ids by paths.
 #[derive(Default)]
-struct Visit {
-    path: Vec<String>,
-    modules: Vec<String>,
-    found: ModelLayers,
-}
+struct Ids(HashMap<String, ParamId>);
 
-impl ModuleVisitor for Visit {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
-        self.modules.push(container.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.pop();
-        }
-        self.modules.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
-        let modules = self.modules.iter().rev();
-        let module = modules
-            .filter_map(|module| module.strip_prefix("Struct:"))
-            .next()
-            .unwrap_or("");
-        if self.modules.iter().any(|kind| kind == "Reparameterization") {
-            self.found.adapted = true;
-            return;
-        }
-        let key = pytorch_key(ParamKey {
-            path: &path,
-            module,
-        });
-        let name = key.candidates.into_iter().next().unwrap_or(path);
-        self.found.names.insert(name.clone(), vec![]);
-        let Some(layer) = name.strip_suffix(".weight") else {
-            return;
-        };
-        let shape = param.lazy_shape().to_vec();
-        let (kind, rows, columns) = match (module, &shape[..]) {
-            ("Linear", [from, to]) => (LayerKind::Linear, *to, vec![*from]),
-            ("Conv2d", [to, columns @ ..]) if columns.len() == 3 => {
-                (LayerKind::Conv, *to, columns.to_vec())
-            }
-            _ => return,
-        };
-        self.found.layers.push(Layer {
-            name: layer.into(),
-            id: param.id,
-            kind,
-            rows,
-            columns,
-        });
+impl ParamVisitor for Ids {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.0.insert(path.into(), param.id);
     }
 }

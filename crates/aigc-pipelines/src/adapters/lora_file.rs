@@ -56,11 +56,9 @@ pub(crate) enum Factor {
 use Role::{Difference, Down, Hadamard, Kronecker, Mid, Up};
 
 /// Endings of names.
-const ROLES: [(&str, Role); 24] = [
+const ROLES: [(&str, Role); 22] = [
     (".lora_A.weight", Down),
     (".lora_B.weight", Up),
-    (".lora_A.default.weight", Down),
-    (".lora_B.default.weight", Up),
     (".lora.down.weight", Down),
     (".lora.up.weight", Up),
     (".lora_linear_layer.down.weight", Down),
@@ -85,7 +83,7 @@ const ROLES: [(&str, Role); 24] = [
 ];
 
 /// Parts of names of adapters that are not supported, and their kinds.
-const UNSUPPORTED: [(&str, &str); 13] = [
+const UNSUPPORTED: [(&str, &str); 12] = [
     (".dora_scale", "DoRA"),
     (".lora_magnitude_vector", "DoRA"),
     (".hada_t1", "LoHa with factors of the kernel"),
@@ -95,7 +93,6 @@ const UNSUPPORTED: [(&str, &str); 13] = [
     (".boft_", "BOFT"),
     (".on_input", "IA³"),
     (".a1.weight", "GLoRA"),
-    (".lora_B.bias", "LoRA with biases"),
     (".diff_b", "differences of biases"),
     (".lora_embedding_", "LoRA of embeddings"),
     (".ia3_", "IA³"),
@@ -134,7 +131,8 @@ impl Lora {
     /// # Errors
     /// [`Error::Weights`] if the file is broken, has no adapters, or factors without their
     /// counterparts; [`Error::Unsupported`] naming the kind for adapters of other kinds, such as
-    /// DoRA; [`Error::Io`] if it cannot be read.
+    /// DoRA; [`Error::Data`] for an option of PEFT's that is not supported; [`Error::Io`] if it
+    /// cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut alphas = Alphas::default();
@@ -160,7 +158,7 @@ impl Lora {
         let (mut scalars, mut others) = (vec![], vec![]);
         let mut form = None;
         for name in reader.names() {
-            if let Some((_, kind)) = UNSUPPORTED.iter().find(|(part, _)| name.contains(part)) {
+            if let Some(kind) = unsupported(name) {
                 return Err(Error::unsupported(
                     format!(
                         "{}: {name}: an adapter of the kind {kind}",
@@ -174,13 +172,7 @@ impl Lora {
                 scalars.push((stem.to_owned(), name.to_owned()));
                 continue;
             }
-            let ending = ROLES.iter().find_map(|(ending, role)| {
-                let stem = name.strip_suffix(ending)?;
-                let bare = [".down.weight", ".up.weight"].contains(ending);
-                let last = stem.rsplit('.').next().unwrap_or(stem);
-                (!bare || last.contains("_lora")).then_some((stem, *role))
-            });
-            let Some((stem, role)) = ending else {
+            let Some((stem, role)) = role_of(name) else {
                 others.push(name.to_owned());
                 continue;
             };
@@ -265,25 +257,62 @@ impl Change {
         self.tensors.contains_key(&role)
     }
 
+    /// Whether these are the tensors of one kind of change, and no others.
     fn is_complete(&self) -> bool {
         use Factor::{W1, W1A, W1B, W2, W2A, W2B};
-        let hadamard = |factor| self.has(Hadamard(factor));
-        let kronecker = |factor| self.has(Kronecker(factor));
-        let kinds = [
-            self.has(Down) && self.has(Up),
-            [W1A, W1B, W2A, W2B].into_iter().all(hadamard),
-            (kronecker(W1) || (kronecker(W1A) && kronecker(W1B)))
-                && (kronecker(W2) || (kronecker(W2A) && kronecker(W2B))),
-            self.has(Difference),
-        ];
-        kinds.into_iter().filter(|kind| *kind).count() == 1
+        let has_all = |roles: &[Role]| roles.iter().all(|role| self.has(*role));
+        let kronecker =
+            |whole: Factor, left: Factor, right: Factor| match self.has(Kronecker(whole)) {
+                true => Some(1),
+                false => has_all(&[Kronecker(left), Kronecker(right)]).then_some(2),
+            };
+        let needed = if has_all(&[Down, Up]) {
+            2 + usize::from(self.has(Mid))
+        } else if has_all(&[W1A, W1B, W2A, W2B].map(Hadamard)) {
+            4
+        } else if self.has(Difference) {
+            1
+        } else {
+            match (kronecker(W1, W1A, W1B), kronecker(W2, W2A, W2B)) {
+                (Some(first), Some(second)) => first + second,
+                _ => return false,
+            }
+        };
+        self.tensors.len() == needed
     }
+}
+
+/// The kind of a tensor that belongs to an adapter that is not supported.
+fn unsupported(name: &str) -> Option<&'static str> {
+    let factors = [".lora_B.", ".lora_up.", ".lora.up."];
+    if name.ends_with(".bias") && factors.iter().any(|factor| name.contains(factor)) {
+        return Some("LoRA with biases");
+    }
+    let (_, kind) = UNSUPPORTED.iter().find(|(part, _)| name.contains(part))?;
+    Some(*kind)
+}
+
+/// The layer of a tensor, and what the tensor is.
+fn role_of(name: &str) -> Option<(&str, Role)> {
+    let known = ROLES.iter().find_map(|(ending, role)| {
+        let stem = name.strip_suffix(ending)?;
+        let bare = [".down.weight", ".up.weight"].contains(ending);
+        let last = stem.rsplit('.').next().unwrap_or(stem);
+        (!bare || last.contains("_lora")).then_some((stem, *role))
+    });
+    // In PEFT's models, the name of the adapter follows.
+    let with_adapter = || {
+        let (factor, _adapter) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+        let down = factor.strip_suffix(".lora_A").map(|stem| (stem, Down));
+        down.or_else(|| Some((factor.strip_suffix(".lora_B")?, Up)))
+    };
+    known.or_else(with_adapter)
 }
 
 fn form_of(name: &str) -> LoraForm {
     if name.contains(".lora_A.") || name.contains(".lora_B.") {
         LoraForm::Peft
-    } else if name.starts_with("lora_") {
+    } else if name.starts_with("lora_") || name.starts_with("lycoris_") {
         LoraForm::Kohya
     } else {
         LoraForm::Diffusers

@@ -5,11 +5,11 @@
 //! several, each with its [strengths](LoraScales), to the parts one after the other: merged into
 //! the weights, or attached to them. At the end it [reports](LoraReport) which tensors were
 //! applied, and fails if an adapter is for another network or applies to nothing.
-//! [`LoraConfig`] attaches new adapters for training, and [`LoraWriter`] writes them.
+//! [`add_adapter`] attaches new adapters for training, and [`LoraWriter`] writes them.
 //!
 //! A [`TextualInversion`] is a file of vectors for new tokens.
 
-mod apply;
+mod attach;
 mod component;
 mod delta;
 mod layers;
@@ -18,16 +18,23 @@ mod low_rank;
 mod metadata;
 mod names;
 mod originals;
+mod plan;
 mod report;
+mod scales;
+mod stack;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 mod textual_inversion;
 mod train;
+mod writer;
 
-pub use apply::{LoraScales, LoraStack};
+pub use aigc_core::lora::LoraConfig;
 pub use component::Component;
 pub use lora_file::{Lora, LoraForm};
 pub use low_rank::detach;
 pub use report::LoraReport;
+pub use scales::LoraScales;
+pub use stack::LoraStack;
 pub use textual_inversion::{TextualInversion, expand_prompt};
-pub use train::{LoraConfig, LoraWriter};
+pub use train::add_adapter;
+pub use writer::LoraWriter;

@@ -101,8 +101,9 @@ fn library_stems(component: Component, name: &str) -> Vec<String> {
         _ => &[],
     };
     let kohya: &[&str] = match component {
-        Component::Unet => &["lora_unet_"],
-        Component::Transformer => &["lora_transformer_", "lora_unet_"],
+        // LyCORIS' own name for any network.
+        Component::Unet => &["lora_unet_", "lycoris_"],
+        Component::Transformer => &["lora_transformer_", "lora_unet_", "lycoris_"],
         Component::TextEncoder => &["lora_te_", "lora_te1_"],
         // T5 is the second encoder of FLUX.1 and the third of Stable Diffusion 3.
         Component::TextEncoder2 => &["lora_te2_", "lora_te3_"],
@@ -238,6 +239,7 @@ mod tests {
             format!("unet.{attention}.processor.to_q_lora"),
             format!("{attention}.processor.to_q_lora"),
             format!("lora_unet_{}", query.replace('.', "_")),
+            format!("lycoris_{}", query.replace('.', "_")),
             "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q".to_owned(),
             "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q".to_owned(),
         ] {

@@ -13,16 +13,14 @@ pub struct LoraReport {
     pub layers: BTreeSet<(Component, String)>,
     /// Tensors that were applied.
     pub applied: Vec<String>,
-    /// Tensors without a layer in the models.
+    /// Tensors without a layer in the models, or whose layer other tensors of the file change.
     pub unused: Vec<String>,
-    /// Tensors that do not fit their layers, with both shapes.
-    pub mismatched: Vec<String>,
 }
 
 impl LoraReport {
     /// Whether every tensor was applied.
     pub fn is_complete(&self) -> bool {
-        self.unused.is_empty() && self.mismatched.is_empty()
+        self.unused.is_empty()
     }
 }
 
@@ -34,12 +32,9 @@ impl fmt::Display for LoraReport {
             "{path}: {} tensors changed {layers} layers",
             self.applied.len()
         )?;
-        if !self.unused.is_empty() {
-            write!(f, "; without a layer: {}", self.unused.join(", "))?;
-        }
-        match self.mismatched.is_empty() {
+        match self.unused.is_empty() {
             true => Ok(()),
-            false => write!(f, "; of other sizes: {}", self.mismatched.join(", ")),
+            false => write!(f, "; not applied: {}", self.unused.join(", ")),
         }
     }
 }

@@ -6,6 +6,8 @@ use aigc_encoders::{clip::ClipTextModel, tokenizer::ClipTokenizer};
 use burn::tensor::{DType, Tensor, TensorData};
 use std::path::{Path, PathBuf};
 
+/// Name of weights in diffusers' directories.
+const STEM: &str = "learned_embeds";
 /// Limit on the vectors of a token: no prompt has more tokens.
 const MAX_VECTORS: usize = 1 << 12;
 
@@ -32,15 +34,20 @@ pub struct TextualInversion {
 impl TextualInversion {
     /// Opens a file in the form of diffusers (the token is the tensor's name), of WebUI
     /// (`emb_params`, or the pickle's `string_to_param`), or for Stable Diffusion XL's two encoders
-    /// (`clip_l` and `clip_g`). Where the file does not name the token, it is the file's name
-    /// without its ending. Pickles are read without executing them.
+    /// (`clip_l` and `clip_g`). In WebUI's forms and for two encoders, the token is the file's name
+    /// without its ending, as in WebUI. Pickles are read without executing them.
+    ///
+    /// Of a directory, the file `learned_embeds.safetensors` or `learned_embeds.bin` is opened.
     ///
     /// # Errors
     /// [`Error::Weights`] if the file is broken or not of these forms; [`Error::Io`] if it cannot
     /// be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let reader = WeightReader::open(path)?;
+        let reader = match path.is_dir() {
+            true => WeightReader::from_dir(path, &[STEM])?,
+            false => WeightReader::open(path)?,
+        };
         let stem = path
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned());
@@ -129,7 +136,8 @@ impl TextualInversion {
     /// # Errors
     /// [`Error::Weights`] with the file and both widths if the vectors are not as wide as those of
     /// the encoder, or if there are none for this encoder; [`Error::InvalidArgument`] if the
-    /// tokenizer has one of the tokens already. The tokenizer is unchanged then.
+    /// tokenizer has one of the tokens already, or a further one, which
+    /// [`expand_prompt`] would add to them. The tokenizer is unchanged then.
     pub fn add_to(
         &self,
         component: Component,
@@ -153,6 +161,15 @@ impl TextualInversion {
         }
         let mut tokens = self.tokens();
         tokens.truncate(set.count);
+        let next = format!("{}_{}", self.token, set.count);
+        if tokenizer.token_id(&next).is_some() {
+            let expected = format!("a token for which the tokenizer has no {next:?}");
+            return Err(Error::argument(
+                "token",
+                format!("{:?}", self.token),
+                expected,
+            ));
+        }
         let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
         let mut extended = tokenizer.clone();
         let ids = extended.add_tokens(&tokens)?;

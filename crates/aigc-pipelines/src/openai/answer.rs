@@ -50,19 +50,6 @@ impl Answer<'_> {
             .with_object(error_type, code, text(found.param), moderation)
     }
 
-    /// The error that is in a body with a status of success, if there is one.
-    pub(super) fn error_inside(&self, body: &Value) -> Option<ImagesApiError> {
-        let error = body.get("error").filter(|error| !error.is_null())?;
-        // Some servers add an empty object or text to every answer.
-        let is_empty = match error {
-            Value::String(text) => text.is_empty(),
-            Value::Object(fields) => fields.values().all(Value::is_null),
-            Value::Bool(failed) => !failed,
-            _ => false,
-        };
-        (!is_empty).then(|| self.error())
-    }
-
     /// An answer without an error object: HTML of a proxy, nothing, another program.
     fn undescribed(&self) -> ImagesApiError {
         let what = match self.content_type {
@@ -77,6 +64,18 @@ impl Answer<'_> {
             false => format!("the server answers {what}, not an error object: {start:?}"),
         };
         ImagesApiError::new(kind(self.status, None, None), message).with_answer(self)
+    }
+}
+
+/// Whether there is an error in a body with a status of success. Some servers add an empty object
+/// or text to every answer, which is none.
+pub(super) fn has_error(body: &Value) -> bool {
+    match body.get("error") {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Object(fields)) => !fields.values().all(Value::is_null),
+        Some(Value::Bool(failed)) => *failed,
+        Some(_) => true,
     }
 }
 
@@ -347,6 +346,26 @@ mod tests {
             assert_eq!(read(status, &body).kind(), kind, "{code}");
             let body = format!(r#"{{"error": {{"message": "m", "code": "{code}"}}}}"#);
             assert_eq!(read(status, &body).kind(), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn empty_errors_are_none() {
+        for (body, expected) in [
+            (r#"{"error": {"message": "boom"}}"#, true),
+            (r#"{"error": "boom"}"#, true),
+            (r#"{"error": true}"#, true),
+            (r#"{"error": 3}"#, true),
+            (r#"{"error": {"message": null, "code": null}}"#, false),
+            (r#"{"error": {}}"#, false),
+            (r#"{"error": ""}"#, false),
+            (r#"{"error": false}"#, false),
+            (r#"{"error": null}"#, false),
+            ("{}", false),
+            ("[]", false),
+        ] {
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(has_error(&body), expected, "{body}");
         }
     }
 

@@ -3,6 +3,9 @@
 use super::{ApiKey, ImageOptions, ImagesApiError, ImagesApiErrorKind};
 use std::time::Duration;
 
+/// The longest time limit.
+const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// The address of the API itself.
 pub(super) const OFFICIAL_URL: &str = "https://api.openai.com/v1";
 
@@ -132,8 +135,16 @@ impl OpenAiConfig {
                 message,
             ))
         };
-        if self.timeout.is_zero() || self.connect_timeout.is_zero() {
-            return fail("a time limit is 0, expected a longer time".into());
+        for (name, time) in [
+            ("timeout", self.timeout),
+            ("connect_timeout", self.connect_timeout),
+        ] {
+            if time.is_zero() || time > MAX_TIMEOUT {
+                let seconds = time.as_secs_f64();
+                return fail(format!(
+                    "{name} is {seconds} s, expected more than 0 and at most a year"
+                ));
+            }
         }
         if self.max_retries > 10 {
             return fail(format!(
@@ -185,6 +196,11 @@ mod tests {
         assert!(config.validate().is_ok());
         for bad in [
             config.clone().with_timeout(Duration::ZERO),
+            config.clone().with_timeout(Duration::MAX),
+            OpenAiConfig {
+                connect_timeout: Duration::MAX,
+                ..config.clone()
+            },
             config.clone().with_max_retries(11),
             OpenAiConfig {
                 project: Some("a\r\nb".into()),

@@ -1,6 +1,6 @@
 //! Errors of an images API and of its client.
 
-use super::answer::Answer;
+use super::{ApiKey, answer::Answer};
 use aigc_core::Error;
 use std::{fmt, time::Duration};
 
@@ -94,10 +94,12 @@ impl ImagesApiError {
     }
 
     /// The error as one of the crates: [`Error::InvalidArgument`] for a field that cannot be sent,
+    /// under its name in an [`ImageRequest`](aigc_core::text_to_image::ImageRequest),
     /// [`Error::Cancelled`], or [`Error::Other`] with this error inside.
     pub(super) fn into_error(self) -> Error {
         if let (Some(param), Some((value, expected))) = (self.param(), &self.details.field) {
-            return Error::argument(param, value, expected);
+            let argument = if param == "mask" { "mask_image" } else { param };
+            return Error::argument(argument, value, expected);
         }
         match self.kind {
             ImagesApiErrorKind::Cancelled => Error::cancelled(self.message()),
@@ -107,6 +109,14 @@ impl ImagesApiError {
 
     pub(super) fn with_url(mut self, url: &str) -> Self {
         self.details.url.get_or_insert_with(|| url.into());
+        self
+    }
+
+    /// The error with the key hidden in its message, which may quote what the server sent.
+    pub(super) fn redacted(mut self, key: Option<&ApiKey>) -> Self {
+        if let Some(key) = key {
+            self.details.message = key.redact(&self.details.message);
+        }
         self
     }
 

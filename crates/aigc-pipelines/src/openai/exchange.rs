@@ -131,6 +131,12 @@ impl<'a> Exchange<'a> {
         self.config.api_key.as_ref()
     }
 
+    /// An address for errors, without the key and without what may be a signature.
+    fn shown(&self, url: &str) -> String {
+        let url = url.split(['?', '#']).next().unwrap_or_default();
+        self.key().map_or_else(|| url.into(), |key| key.redact(url))
+    }
+
     /// Time left for one request.
     fn time(&self) -> Result<Duration, Failure> {
         self.check_cancelled().map_err(Failure::lasting)?;
@@ -309,7 +315,7 @@ impl<'a> Exchange<'a> {
     /// Fetches a picture that an answer from `from` names by its address. The key is not sent.
     pub(super) fn fetch(&self, from: &str, reference: &str) -> Result<Fetched, Failure> {
         let fail = |url: &str, kind, message: String| {
-            Failure::lasting(ImagesApiError::new(kind, message).with_url(without_query(url)))
+            Failure::lasting(ImagesApiError::new(kind, message).with_url(&self.shown(url)))
         };
         let (mut from, mut reference) = (from.to_string(), reference.to_string());
         for _ in 0..=MAX_REDIRECTS {
@@ -329,7 +335,7 @@ impl<'a> Exchange<'a> {
                 .map_err(|error| {
                     let failure = self.broken(error, false);
                     Failure {
-                        error: failure.error.with_url(without_query(&url)),
+                        error: failure.error.with_url(&self.shown(&url)),
                         ..failure
                     }
                 })?;
@@ -341,7 +347,7 @@ impl<'a> Exchange<'a> {
             if !response.status().is_success() {
                 let failure = self.refused(response);
                 return Err(Failure {
-                    error: failure.error.with_url(without_query(&url)),
+                    error: failure.error.with_url(&self.shown(&url)),
                     ..failure
                 });
             }
@@ -352,7 +358,7 @@ impl<'a> Exchange<'a> {
                 .map_err(|error| Failure {
                     // A download has no effect on the server: it may be tried again.
                     is_temporary: error.kind() == ImagesApiErrorKind::Connection,
-                    error: error.with_url(without_query(&url)),
+                    error: error.with_url(&self.shown(&url)),
                 })?;
             return Ok(Fetched {
                 bytes,
@@ -374,9 +380,4 @@ pub(super) struct Fetched {
 
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// An address without what may be a signature.
-fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }

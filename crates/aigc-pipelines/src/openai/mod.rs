@@ -32,8 +32,10 @@
 
 mod answer;
 mod call;
+mod check;
 mod client;
 mod config;
+mod decode;
 mod error;
 mod exchange;
 mod file;
@@ -42,9 +44,11 @@ mod models;
 mod multipart;
 mod picture;
 mod random;
+mod read;
 mod request;
 mod response;
 mod retry;
+mod send;
 mod sse;
 mod stream;
 #[cfg(test)]
@@ -55,6 +59,7 @@ mod url;
 pub use call::{CallEvent, CallOptions};
 pub use client::OpenAiImages;
 pub use config::OpenAiConfig;
+pub use decode::{PictureFault, decode_picture};
 pub use error::{ImagesApiError, ImagesApiErrorKind, ModerationDetails};
 pub use file::ImageFile;
 pub use key::ApiKey;

@@ -1,11 +1,14 @@
 //! Pictures in answers: formats, base64, limits.
 
-use super::{ImagesApiError, ImagesApiErrorKind};
+use super::{
+    ImagesApiError, ImagesApiErrorKind,
+    decode::{PictureFault, decode_picture},
+};
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageFormat, ImageReader};
 use std::io::Cursor;
 
 /// The format of a picture file.
@@ -67,7 +70,7 @@ impl PictureFormat {
         self == Self::Png
     }
 
-    fn image_format(self) -> ImageFormat {
+    pub(super) fn image_format(self) -> ImageFormat {
         match self {
             Self::Png => ImageFormat::Png,
             Self::Jpeg => ImageFormat::Jpeg,
@@ -145,50 +148,13 @@ impl PictureLimits {
         &self,
         bytes: &[u8],
     ) -> Result<(DynamicImage, PictureFormat), ImagesApiError> {
-        let Some(format) = PictureFormat::of(bytes) else {
-            let start = &bytes[..bytes.len().min(16)];
-            let start = String::from_utf8_lossy(start);
-            return Err(invalid(format!(
-                "a picture is not PNG, JPEG or WebP: its {} bytes begin with {start:?}",
-                bytes.len()
-            )));
-        };
-        let broken = |error: &dyn std::fmt::Display| {
-            invalid(format!(
-                "a picture of {} bytes is broken: {error}",
-                bytes.len()
-            ))
-        };
-        // Decoders fill what is missing of these formats with grey.
-        let is_cut = match format {
-            PictureFormat::Png => false,
-            PictureFormat::Jpeg => {
-                let tail = &bytes[bytes.len().saturating_sub(64)..];
-                !tail.windows(2).any(|pair| pair == [0xff, 0xd9])
+        decode_picture(bytes, self.pixels).map_err(|fault| match fault {
+            PictureFault::TooLarge { .. } => {
+                let message = format!("a picture is {fault} (max_pixels)");
+                ImagesApiError::new(ImagesApiErrorKind::TooLarge, message)
             }
-            PictureFormat::WebP => {
-                let size: [u8; 4] = bytes[4..8].try_into().unwrap_or_default();
-                (bytes.len() as u64) < 8 + u64::from(u32::from_le_bytes(size))
-            }
-        };
-        if is_cut {
-            return Err(broken(&"it has no end"));
-        }
-        let reader = || ImageReader::with_format(Cursor::new(bytes), format.image_format());
-        let (width, height) = reader().into_dimensions().map_err(|error| broken(&error))?;
-        if u64::from(width) * u64::from(height) > self.pixels {
-            let limit = self.pixels;
-            let message =
-                format!("a picture is {width}x{height}, more than {limit} pixels (max_pixels)");
-            return Err(ImagesApiError::new(ImagesApiErrorKind::TooLarge, message));
-        }
-        let mut reader = reader();
-        let mut limits = Limits::default();
-        // 16 bits of four channels, and as much for the decoder.
-        limits.max_alloc = Some(self.pixels.saturating_mul(16).saturating_add(1 << 20));
-        reader.limits(limits);
-        let image = reader.decode().map_err(|error| broken(&error))?;
-        Ok((image, format))
+            fault => invalid(format!("a picture is {fault}")),
+        })
     }
 }
 
@@ -201,18 +167,6 @@ mod tests {
         bytes: 100_000,
         pixels: 10_000,
     };
-
-    fn file(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
-        let mut bytes = Cursor::new(vec![]);
-        // Noise, so that half of the file is half of the picture.
-        let mut image = image::RgbImage::new(width, height);
-        for (i, pixel) in image.pixels_mut().enumerate() {
-            pixel.0 =
-                [0u32, 1, 2].map(|c| ((i as u32 * 3 + c).wrapping_mul(2_654_435_761) >> 24) as u8);
-        }
-        image.write_to(&mut bytes, format).unwrap();
-        bytes.into_inner()
-    }
 
     #[test]
     fn base64_is_read_in_every_form() {
@@ -239,37 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn half_a_picture_is_an_error() {
-        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP] {
-            let whole = file(format, 40, 30);
-            let (image, found) = LIMITS.decode(&whole).unwrap();
-            assert_eq!((image.width(), image.height()), (40, 30));
-            assert_eq!(found.image_format(), format);
-            assert_eq!(found.size(&whole), Some((40, 30)));
-            for end in (0..whole.len() - 16).step_by(97) {
-                let error = LIMITS.decode(&whole[..end]).unwrap_err();
-                assert_eq!(
-                    error.kind(),
-                    ImagesApiErrorKind::InvalidAnswer,
-                    "{format:?} {end}"
-                );
-            }
-        }
-        let error = LIMITS.decode(b"<html>").unwrap_err();
-        assert!(error.message().contains("<html>"), "{error}");
-    }
-
-    #[test]
-    fn large_pictures_are_refused_by_their_header() {
-        let error = LIMITS
-            .decode(&file(ImageFormat::Png, 101, 100))
-            .unwrap_err();
+    fn faults_of_pictures_have_their_kind() {
+        let large = super::super::ImageFile::from_image(&DynamicImage::new_rgb8(101, 100)).unwrap();
+        let error = LIMITS.decode(large.bytes()).unwrap_err();
         assert_eq!(error.kind(), ImagesApiErrorKind::TooLarge);
-        assert!(error.message().contains("101x100"), "{error}");
-        // A header that lies about the size of the image: nothing is allocated for it.
-        let mut lying = file(ImageFormat::Png, 100, 100);
-        lying[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0]);
-        assert!(LIMITS.decode(&lying).is_err());
+        let message = error.message();
+        assert!(
+            message.contains("101x100") && message.contains("max_pixels"),
+            "{error}"
+        );
+        for broken in [&b"<html>"[..], &large.bytes()[..40]] {
+            let error = LIMITS.decode(broken).unwrap_err();
+            assert_eq!(error.kind(), ImagesApiErrorKind::InvalidAnswer, "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Answers. Every field is optional, and unknown ones are ignored: compatible servers leave out and
 //! add many.
 
-use super::picture::PictureFormat;
+use super::{ApiKey, picture::PictureFormat};
 use image::DynamicImage;
 use serde_json::Value;
 use std::fmt;
@@ -185,6 +185,25 @@ impl RawImage {
 }
 
 impl ImagesResponse {
+    /// Hides the key in all texts: programs print them, and servers may repeat it.
+    pub(super) fn redact(&mut self, key: &ApiKey) {
+        let own = [
+            &mut self.background,
+            &mut self.output_format,
+            &mut self.size,
+            &mut self.quality,
+            &mut self.request_id,
+        ];
+        let of_images = self
+            .images
+            .iter_mut()
+            .flat_map(|image| [&mut image.url, &mut image.revised_prompt]);
+        let texts = own.into_iter().chain(of_images).flatten();
+        for text in texts.chain(&mut self.warnings) {
+            *text = key.redact(text);
+        }
+    }
+
     /// Takes over the fields of an answer, or of the last event of a stream, besides the pictures.
     pub(super) fn read_fields(&mut self, body: &Value) {
         fn set<T>(field: &mut Option<T>, value: Option<T>) {

@@ -3,6 +3,7 @@
 use super::{
     CallEvent, CallOptions, ImagesApiError, ImagesApiErrorKind, ImagesResponse, OpenAiImages,
     PartialImage,
+    answer::has_error,
     exchange::Exchange,
     response::{RawImage, Source},
     sse::{SseEvent, SseParser},
@@ -76,8 +77,7 @@ impl StreamReader<'_, '_> {
         let Ok(mut json) = serde_json::from_slice::<Value>(data) else {
             return Err((self.answer)(data));
         };
-        let has_error = json.get("error").is_some_and(|error| !error.is_null());
-        if has_error || event.event == "error" {
+        if has_error(&json) || event.event == "error" {
             return Err((self.answer)(data));
         }
         let kind = json.get("type").and_then(Value::as_str);

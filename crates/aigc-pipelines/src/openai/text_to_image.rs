@@ -8,17 +8,18 @@ use aigc_core::{
     Error, Result,
     text_to_image::{
         GeneratedImage, GeneratedImages, GenerationOptions, GenerationProgress, GenerationStage,
-        ImageRequest, TextToImage,
+        ImageRequest, ImageSize, TextToImage,
     },
 };
 use image::DynamicImage;
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Fields of a request that the API does not have:
 ///
 /// - a model that is known to refuse them: `seed`, `guidance_scale` and `num_inference_steps` are
-///   left out with a warning, because the images are still those of the prompt; all others are an
-///   error;
+///   left out with a warning, because the images are still those of the prompt, and are not set in
+///   the request of the result; all others are an error;
 /// - any other model: they are sent under their own names, as far as they are set. The example
 ///   server knows them.
 ///
@@ -40,7 +41,7 @@ impl TextToImage for OpenAiImages {
     ) -> Result<GeneratedImages> {
         let mut warnings = vec![];
         let api_options = self.api_options(request, &mut warnings)?;
-        let n = request.n.unwrap_or(1);
+        let n = api_options.n.map_or(1, |n| n as usize);
         let partial_images = usize::from(api_options.partial_images.unwrap_or(0));
         let cancel = options.cancel.clone();
         let mut failed = 0;
@@ -64,13 +65,15 @@ impl TextToImage for OpenAiImages {
                         options.report(&progress)
                     }
                     CallEvent::PartialImage(partial) => {
-                        let index = partial.index.saturating_sub(first).min(n - 1);
+                        let index = partial.index.checked_sub(first);
+                        let index = index.unwrap_or(partial.index).min(n - 1);
+                        let step = partial.partial_image_index.saturating_add(1);
                         let preview = || vec![partial.image.clone()];
                         options.report(&GenerationProgress {
                             stage: GenerationStage::Denoising,
                             images: index..index + 1,
-                            step: partial.partial_image_index + 1,
-                            num_steps: partial_images.max(partial.partial_image_index + 1),
+                            step,
+                            num_steps: partial_images.max(step),
                             preview: Some(&preview),
                             ..progress
                         })
@@ -111,11 +114,14 @@ impl OpenAiImages {
         request: &ImageRequest,
         warnings: &mut Vec<String>,
     ) -> Result<ImageOptions> {
+        check_numbers(request)?;
         let mut options = self.config.options.clone();
         if let Some(n) = request.n {
-            let n = u32::try_from(n).ok().filter(|n| *n > 0);
-            let n = n.ok_or_else(|| Error::argument("n", request.n.unwrap_or(0), "at least 1"))?;
-            options.n = Some(n);
+            let too_many = |_| Error::argument("n", n, format!("at most {}", u32::MAX));
+            options.n = Some(u32::try_from(n).map_err(too_many)?);
+        }
+        if options.n == Some(0) {
+            return Err(Error::argument("n", 0, "at least 1"));
         }
         if let Some(size) = request.size {
             options.size = Some(size.to_string());
@@ -136,12 +142,9 @@ impl OpenAiImages {
             let hint = "open the model on this machine";
             return Err(Error::unsupported("`control_image`", "an images API", hint));
         }
-        let is_known = match &options.model {
-            Some(model) => rules(model).is_some(),
-            None => self.base.is_official(),
-        };
+        let has_further_fields = self.has_further_fields();
         for (name, value, is_essential) in further_fields(request) {
-            if !is_known {
+            if has_further_fields {
                 options.extra.entry(name).or_insert(value);
             } else if is_essential {
                 let expected = format!("not set: {} does not have it", self.model_name());
@@ -154,6 +157,14 @@ impl OpenAiImages {
             }
         }
         Ok(options)
+    }
+
+    /// Whether the model may accept fields that the API does not have.
+    fn has_further_fields(&self) -> bool {
+        match &self.config.options.model {
+            Some(model) => rules(model).is_none(),
+            None => !self.base.is_official(),
+        }
     }
 
     fn generated(
@@ -170,17 +181,27 @@ impl OpenAiImages {
             warnings.push(format!("the server made {found} of {n} images"));
         }
         let complete = answer.images.len() >= n;
-        let images = answer.images.into_iter().enumerate();
+        let indices: Vec<usize> = answer.images.iter().map(|image| image.index).collect();
+        let images = answer.images.into_iter().zip(numbers(first, n, &indices));
         let images: Vec<_> = images
-            .map(|(i, api)| {
-                let mut image = GeneratedImage::new(api.image, first + i);
+            .map(|(api, number)| {
+                let mut image = GeneratedImage::new(api.image, number);
                 image.revised_prompt = api.revised_prompt;
                 image
             })
             .collect();
         let mut request = request.clone();
         request.n = Some(n);
+        if !self.has_further_fields() {
+            request.seed = None;
+            request.guidance_scale = None;
+            request.num_inference_steps = None;
+        }
         request.seed = request.seed.or(answer.seed);
+        if let Some(made) = images.first() {
+            let size = ImageSize::new(made.image.width(), made.image.height());
+            request.size.get_or_insert(size);
+        }
         let mut generated = GeneratedImages::new(images, request, self.model_name());
         generated.complete = complete;
         generated.warnings = warnings;
@@ -196,6 +217,35 @@ impl OpenAiImages {
         .collect();
         generated
     }
+}
+
+/// Numbers of images in a request that begins with image `first`, by their numbers in the answer.
+///
+/// Servers count from 0, or as the one of the examples from `first`. Numbers that are neither are
+/// replaced by the order of the answer.
+fn numbers(first: usize, n: usize, indices: &[usize]) -> Vec<usize> {
+    let from_first = indices.iter().all(|index| *index >= first);
+    let from_zero = indices
+        .iter()
+        .map(|index| if from_first { index - first } else { *index });
+    let mut from_zero: Vec<usize> = from_zero.collect();
+    let distinct = from_zero.iter().collect::<HashSet<_>>().len();
+    if distinct < from_zero.len() || from_zero.iter().any(|index| *index >= n) {
+        from_zero = (0..indices.len()).collect();
+    }
+    let number = |index: usize| first.saturating_add(index);
+    from_zero.into_iter().map(number).collect()
+}
+
+/// Fails for numbers that no model can mean. JSON has neither infinity nor NaN.
+fn check_numbers(request: &ImageRequest) -> Result<()> {
+    if let Some(strength) = request.strength.filter(|s| !(0.0..=1.0).contains(s)) {
+        return Err(Error::argument("strength", strength, "0 to 1"));
+    }
+    if let Some(scale) = request.guidance_scale.filter(|scale| !scale.is_finite()) {
+        return Err(Error::argument("guidance_scale", scale, "a finite number"));
+    }
+    Ok(())
 }
 
 /// The fields of a request that the API does not have: name, value, and whether the images would be
@@ -232,4 +282,31 @@ fn further_fields(request: &ImageRequest) -> Vec<(String, Value, bool)> {
         .into_iter()
         .filter_map(|(name, value, is_essential)| Some((name.to_string(), value?, is_essential)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_their_numbers_however_servers_count() {
+        for (first, n, indices, expected) in [
+            (0, 3, &[0, 1, 2][..], &[0, 1, 2][..]),
+            // The second picture was broken.
+            (0, 3, &[0, 2], &[0, 2]),
+            // The example's server, and another one.
+            (2, 3, &[2, 3, 4], &[2, 3, 4]),
+            (2, 3, &[0, 1, 2], &[2, 3, 4]),
+            (2, 1, &[0], &[2]),
+            // In another order.
+            (0, 2, &[1, 0], &[1, 0]),
+            // Nonsense.
+            (0, 2, &[0, 0], &[0, 1]),
+            (0, 2, &[7, usize::MAX], &[0, 1]),
+            (usize::MAX, 2, &[0, 1], &[usize::MAX, usize::MAX]),
+            (0, 1, &[], &[]),
+        ] {
+            assert_eq!(numbers(first, n, indices), expected, "{first} {indices:?}");
+        }
+    }
 }

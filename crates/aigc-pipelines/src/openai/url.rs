@@ -39,6 +39,9 @@ impl BaseUrl {
             (Some("https" | "http"), Some(host)) if !host.is_empty() => host.to_string(),
             _ => return Err(fail(&format!("{text:?} has no scheme (https) or no host"))),
         };
+        if !has_valid_port(&uri) {
+            return Err(fail(&format!("{text:?} has no valid port")));
+        }
         if uri.scheme_str() == Some("http") && !is_loopback(&host) {
             return Err(fail(&format!(
                 "{text:?} is not encrypted: http is possible to this machine only, such as \
@@ -64,6 +67,33 @@ impl BaseUrl {
     /// Whether the server is the API itself, not a compatible one.
     pub(super) fn is_official(&self) -> bool {
         self.host.eq_ignore_ascii_case(OFFICIAL_HOST)
+    }
+}
+
+/// Whether the port of an address is missing, or a number that a port can be. The HTTP library
+/// would replace others by the default.
+fn has_valid_port(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else {
+        return false;
+    };
+    let rest = authority.as_str().strip_prefix(authority.host());
+    rest == Some("") || authority.port_u16().is_some_and(|port| port > 0)
+}
+
+/// Whether a host may be this machine: also names and numbers that systems take for it.
+fn may_be_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if is_loopback(&host) || host.ends_with(".localhost") {
+        return true;
+    }
+    match host.parse::<IpAddr>() {
+        Ok(ip) => ip.is_unspecified(),
+        // `127.1`, `2130706433` and `0x7f000001` are numbers of this machine, too.
+        Err(_) => {
+            let last = host.rsplit('.').next().unwrap_or_default();
+            last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit())
+        }
     }
 }
 
@@ -96,7 +126,12 @@ pub(super) fn resolve(url: &str, reference: &str, loopback: bool) -> Result<Stri
         return Err("the address is not absolute".into());
     };
     let reference = reference.trim();
-    let next = if reference.contains("://") {
+    let is_scheme = |text: &str| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        !text.is_empty() && text.chars().all(is_part)
+    };
+    let before = reference.split_once("://").map(|(before, _)| before);
+    let next = if before.is_some_and(is_scheme) {
         reference.to_string()
     } else if reference.starts_with("//") {
         format!("{scheme}:{reference}")
@@ -115,8 +150,13 @@ pub(super) fn resolve(url: &str, reference: &str, loopback: bool) -> Result<Stri
     if to.authority().is_some_and(|a| a.as_str().contains('@')) {
         return Err("the address has a user name".into());
     }
+    if !has_valid_port(&to) {
+        return Err("the address has no valid port".into());
+    }
+    if !loopback && may_be_loopback(host) {
+        return Err("the address is on this machine, the server is not".into());
+    }
     match (scheme, is_loopback(host)) {
-        (_, true) if !loopback => Err("the address is on this machine, the server is not".into()),
         ("https", _) | ("http", true) => Ok(next),
         ("http", false) => Err("the address is not encrypted".into()),
         _ => Err(format!("the address has the scheme {scheme:?}")),
@@ -150,6 +190,9 @@ mod tests {
             "/v1",
             "ftp://api.openai.com",
             "https://",
+            "http://127.0.0.1:99999/v1",
+            "http://127.0.0.1:0/v1",
+            "http://127.0.0.1:/v1",
             "",
         ] {
             let error = BaseUrl::parse(text).unwrap_err();
@@ -176,9 +219,20 @@ mod tests {
             ("//cdn.co/x", Some("https://cdn.co/x")),
             ("/files/x.png#y", Some("https://api.co/files/x.png")),
             ("x.png", Some("https://api.co/v1/images/x.png")),
+            ("/x?of=http://a.co", Some("https://api.co/x?of=http://a.co")),
             ("http://cdn.co/x", None),
             ("http://127.0.0.1/x", None),
             ("https://localhost/x", None),
+            ("https://LOCALHOST./x", None),
+            ("https://a.localhost/x", None),
+            ("https://0.0.0.0/x", None),
+            ("https://[::]/x", None),
+            ("https://[::ffff:127.0.0.1]/x", None),
+            ("https://127.1/x", None),
+            ("https://2130706433/x", None),
+            ("https://0x7f000001/x", None),
+            ("https://cdn.co:99999/x", None),
+            ("https://10.0.0.1:8443/x", Some("https://10.0.0.1:8443/x")),
             ("https://a@cdn.co/x", None),
             ("file:///etc/passwd", None),
             ("https://[", None),

@@ -1,12 +1,13 @@
 //! A single-file checkpoint, opened.
 
 use super::{
-    Family, PartReport, SingleFileReport, config,
-    family::detect,
+    Family, PartReport, SingleFileOptions, SingleFileReport, config,
+    detect::detect,
     flux,
+    given::{hidden_layers, prediction, scheduler_config, with_prediction},
     scope::{Part, Scope, Shapes, shapes},
     sd3,
-    text::{self, Projection},
+    text::{self, Projection, TextEncoderAt},
     unet::UnetLayout,
     vae,
 };
@@ -14,10 +15,9 @@ use aigc_core::{
     Error, Result, json,
     weights::{TensorSource, WeightReader},
 };
-use aigc_diffusion::PredictionType;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// Prefixes of autoencoders: of Stable Diffusion's files, and of those with FLUX.1.
@@ -45,40 +45,6 @@ const COMPUTED: [&str; 14] = [
     "cond_stage_model.model.attn_mask",
 ];
 
-/// How a single file is opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SingleFileOptions {
-    configs: Option<PathBuf>,
-    averaged: bool,
-    prediction_type: Option<PredictionType>,
-}
-
-impl SingleFileOptions {
-    /// The plain weights, with built-in configurations.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes configurations from a directory in diffusers' layout (`unet/config.json`, …). It need
-    /// not have weights.
-    pub fn with_configs(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.configs = Some(dir.into());
-        self
-    }
-
-    /// Takes the averaged weights (`model_ema`) of the network.
-    pub fn with_averaged_weights(mut self) -> Self {
-        self.averaged = true;
-        self
-    }
-
-    /// Sets what the network predicts, where the file does not say it.
-    pub fn with_prediction_type(mut self, prediction_type: PredictionType) -> Self {
-        self.prediction_type = Some(prediction_type);
-        self
-    }
-}
-
 /// A checkpoint in a single file, with the names of its first publication (`.safetensors` or
 /// `.ckpt`). Weights are read when a part is loaded.
 #[derive(Debug)]
@@ -86,7 +52,7 @@ pub struct SingleFile {
     reader: WeightReader,
     shapes: Shapes,
     parts: Vec<Part>,
-    configs: Option<PathBuf>,
+    options: SingleFileOptions,
     zero_snr: bool,
     report: SingleFileReport,
 }
@@ -104,13 +70,20 @@ impl SingleFile {
     ///
     /// # Errors
     /// [`Error::Unsupported`] with what was found and the known kinds, if the file is of no known
-    /// kind; [`Error::InvalidArgument`] if averaged weights are requested and there are none;
-    /// [`Error::Weights`] or [`Error::Io`] if the file is broken or cannot be read.
+    /// kind or a directory; [`Error::InvalidArgument`] if averaged weights are requested and there
+    /// are none; [`Error::Weights`], [`Error::Io`] or [`Error::Data`] if the file or a configuration
+    /// is broken or cannot be read.
     pub fn open_with_options(path: impl AsRef<Path>, options: &SingleFileOptions) -> Result<Self> {
+        if path.as_ref().is_dir() {
+            return Err(Error::unsupported(
+                format!("{}: a directory", path.as_ref().display()),
+                "SingleFile",
+                "open it with `TextToImagePipeline::from_pretrained`",
+            ));
+        }
         let reader = WeightReader::open(path.as_ref())?;
         let shapes = shapes(&reader);
         let (family, prefix) = detect(reader.path(), &shapes)?;
-        let configs = options.configs.as_deref();
         let mut assumptions = vec![];
         let mut parts = vec![];
         let mut network = network(reader.path(), family, Scope::new(&shapes, prefix))?;
@@ -129,27 +102,22 @@ impl SingleFile {
             if !place.is_in(&shapes) {
                 continue;
             }
-            // Version 2 was trained on the states before the last layer.
-            let mut layers = None;
-            if family.is_2() {
-                let here = place.layers(&shapes);
-                let configured = configs
-                    .map(|dir| hidden_layers(&dir.join(name)))
-                    .transpose()?;
-                layers = Some(configured.flatten().unwrap_or(here.saturating_sub(1)));
-                if layers < Some(here) {
-                    let unused = "the last layers of the text encoder are not used, as published";
-                    assumptions.push(unused.to_owned());
-                }
+            let layers = match family.is_2() {
+                true => Some(layers_of_version_2(name, place, &shapes, options)?),
+                false => None,
+            };
+            if layers.is_some_and(|layers| layers < place.layers(&shapes)) {
+                let unused = "the last layers of the text encoder are not used, as published";
+                assumptions.push(unused.to_owned());
             }
-            let projection = match family {
-                _ if family.is_2() => Projection::Without,
-                Family::StableDiffusion3 => Projection::OrIdentity,
-                _ => Projection::Kept,
+            let projection = match family.is_projected(name) {
+                false => Projection::Without,
+                true if family.is_flow() && name == "text_encoder" => Projection::OrIdentity,
+                true => Projection::Kept,
             };
             parts.push(place.part(&shapes, name, layers, projection));
         }
-        let (prediction_type, assumed) = prediction(family, &reader, options.prediction_type);
+        let (prediction_type, assumed) = prediction(family, &reader, options)?;
         assumptions.extend(assumed);
         let zero_snr = shapes.contains_key("ztsnr");
         let here: Vec<&str> = parts.iter().map(|part| part.name).collect();
@@ -175,7 +143,7 @@ impl SingleFile {
             reader,
             shapes,
             parts,
-            configs: options.configs.clone(),
+            options: options.clone(),
             zero_snr,
             report,
         })
@@ -227,20 +195,26 @@ impl SingleFile {
     /// size cannot be found; [`Error::Io`] or [`Error::Data`] if the file of a directory cannot be
     /// read.
     pub fn config(&self, name: &str) -> Result<String> {
-        if let Some(dir) = &self.configs {
+        if let Some(dir) = &self.options.configs {
             let path = match name {
-                "scheduler" => dir.join("scheduler/scheduler_config.json"),
+                "scheduler" => scheduler_config(dir),
                 "model_index" => dir.join("model_index.json"),
                 _ => dir.join(self.part(name)?.name).join("config.json"),
             };
-            return json::read_file(&path, |text| Ok(text.to_owned()));
+            let given = self.options.prediction_type;
+            return json::read_file(&path, |text| match given {
+                Some(given) if name == "scheduler" && !self.family().is_flow() => {
+                    with_prediction(text, given)
+                }
+                _ => Ok(text.to_owned()),
+            });
         }
-        let family = self.family();
-        let scheduler = || config::scheduler(family, self.report.prediction_type, self.zero_snr);
+        let (family, prediction) = (self.family(), self.report.prediction_type);
+        let scheduler = || config::scheduler(family, prediction, self.zero_snr);
         match name {
             "scheduler" => Ok(scheduler()),
             "model_index" => Ok(config::model_index(family, &scheduler())),
-            _ => config::of_part(family, self.part(name)?, &self.shapes),
+            _ => config::of_part(family, prediction, self.part(name)?, &self.shapes),
         }
     }
 
@@ -273,6 +247,21 @@ fn network(path: &Path, family: Family, scope: Scope<'_>) -> Result<Part> {
     }
 }
 
+/// Layers of the text encoder of version 2: those of the configuration that was given, else those
+/// that are used.
+fn layers_of_version_2(
+    name: &str,
+    place: TextEncoderAt,
+    shapes: &Shapes,
+    options: &SingleFileOptions,
+) -> Result<usize> {
+    let configured = match &options.configs {
+        Some(dir) => hidden_layers(&dir.join(name))?,
+        None => None,
+    };
+    Ok(configured.unwrap_or_else(|| text::used_layers_of_version_2(shapes, place)))
+}
+
 /// Replaces a network's tensors by their averages.
 fn use_averaged(path: &Path, network: &mut Part, shapes: &Shapes) -> Result<()> {
     let of = |source: &TensorSource| {
@@ -296,49 +285,10 @@ fn use_averaged(path: &Path, network: &mut Part, shapes: &Shapes) -> Result<()> 
     Ok(())
 }
 
-/// `num_hidden_layers` of a configuration.
-fn hidden_layers(dir: &Path) -> Result<Option<usize>> {
-    json::read_file(&dir.join("config.json"), |text| {
-        let fields = json::parse_object(text)?;
-        let layers = fields.get("num_hidden_layers").and_then(|n| n.as_u64());
-        Ok(layers.and_then(|n| usize::try_from(n).ok()))
-    })
-}
-
-/// What the network predicts, and what was assumed.
-fn prediction(
-    family: Family,
-    reader: &WeightReader,
-    given: Option<PredictionType>,
-) -> (PredictionType, Option<String>) {
-    if family.is_flow() {
-        return (PredictionType::Flow, None);
-    }
-    let of_metadata = reader.metadata().get("modelspec.prediction_type");
-    let of_metadata = of_metadata.and_then(|name| match &name[..] {
-        "epsilon" => Some(PredictionType::Epsilon),
-        "v" | "v_prediction" => Some(PredictionType::V),
-        _ => None,
-    });
-    if let Some(known) = given.or(of_metadata) {
-        return (known, None);
-    }
-    if reader.contains("v_pred") {
-        return (PredictionType::V, None);
-    }
-    if family == Family::StableDiffusion2 {
-        let assumed = "assumed that the network predicts v, as version 2 for 768×768 does; that \
-                       for 512×512 predicts the noise (set the prediction type)";
-        return (PredictionType::V, Some(assumed.into()));
-    }
-    (PredictionType::Epsilon, None)
-}
-
 fn part_report(part: &Part, reader: &WeightReader, shapes: &Shapes) -> PartReport {
     let mut precision = BTreeMap::new();
     for source in &part.sources {
-        let dtype = reader.dtype(&source.source);
-        let name = dtype.map_or_else(|| "unknown".into(), |dtype| format!("{dtype:?}"));
+        let name = reader.type_name(&source.source).unwrap_or_default();
         *precision.entry(name).or_insert(0) += 1;
     }
     let sizes = part.shapes(shapes);
@@ -367,8 +317,11 @@ fn unused(parts: &[Part], family: Family, averaged: bool, shapes: &Shapes) -> Ve
     };
     // Of the network, the averages are used instead.
     let replaced = |name: &str| averaged && name.starts_with(NETWORK);
-    // The table of tokens, a second time.
-    let repeated = |name: &str| name.ends_with("t5xxl.transformer.encoder.embed_tokens.weight");
+    // The table of tokens, a second time, and projections of encoders that are used without.
+    let repeated = |name: &str| {
+        name.ends_with("t5xxl.transformer.encoder.embed_tokens.weight")
+            || name.ends_with(".transformer.text_projection.weight")
+    };
     shapes
         .keys()
         .filter(|name| !used.contains(name.as_str()))

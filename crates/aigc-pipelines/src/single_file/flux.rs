@@ -128,7 +128,7 @@ pub(crate) fn part(scope: Scope<'_>) -> Part {
                 .unwrap_or(0)
         };
         let width = size("linear2", 0);
-        let inner = size("linear1", 0).saturating_sub(3 * width);
+        let inner = size("linear1", 0).saturating_sub(width.saturating_mul(3));
         let rows = [
             ("attn.to_q", width),
             ("attn.to_k", width),

@@ -20,8 +20,10 @@ pub(super) fn take_rows(
         let mut first = 0;
         for (name, rows) in names {
             let source = TensorSource::new(format!("{name}.{param}"), scope.full(&original));
-            part.sources.push(source.rows(first..first + rows));
-            first += rows;
+            // Sizes that are too large are refused when the tensors are opened.
+            let end = usize::saturating_add(first, *rows);
+            part.sources.push(source.rows(first..end));
+            first = end;
         }
     }
 }

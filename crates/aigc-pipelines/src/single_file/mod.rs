@@ -10,10 +10,14 @@
 //! of the file, which rows of it, in which shape.
 
 mod config;
+mod detect;
 mod family;
 mod file;
 mod flux;
 mod fused;
+mod given;
+mod options;
+mod other_kinds;
 mod report;
 pub(crate) mod scope;
 mod sd3;
@@ -24,5 +28,6 @@ pub(crate) mod unet;
 mod vae;
 
 pub use family::Family;
-pub use file::{SingleFile, SingleFileOptions};
+pub use file::SingleFile;
+pub use options::SingleFileOptions;
 pub use report::{PartReport, SingleFileReport};

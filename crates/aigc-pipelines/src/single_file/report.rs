@@ -17,7 +17,7 @@ pub struct PartReport {
     pub tensors: usize,
     /// Number of parameters.
     pub parameters: u64,
-    /// Number of tensors of each type, by its name.
+    /// Number of tensors of each type, by its name in the file, such as `F16` or `F8_E4M3`.
     pub precision: BTreeMap<String, usize>,
     /// Tensors that the file should have but does not, by their names in such files.
     pub missing: Vec<String>,
@@ -35,7 +35,8 @@ pub struct SingleFileReport {
     pub prediction_type: PredictionType,
     /// The parts in the file.
     pub parts: Vec<PartReport>,
-    /// Parts that the pipeline of the family needs and the file does not have.
+    /// Parts of the family's pipeline that the file does not have. Some it can
+    /// [do without](Family::needs).
     pub missing_parts: Vec<&'static str>,
     /// Number of tensors of averaged weights (`model_ema`).
     pub averaged: usize,
@@ -53,10 +54,20 @@ impl SingleFileReport {
     /// assumptions.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = vec![];
-        if !self.missing_parts.is_empty() {
+        let missing = |needed: bool| {
+            let names = self.missing_parts.iter();
+            let names = names.filter(|name| self.family.needs(name) == needed);
+            names.copied().collect::<Vec<_>>().join(", ")
+        };
+        let (needed, optional) = (missing(true), missing(false));
+        if !needed.is_empty() {
             lines.push(format!(
-                "parts not in the file: {}",
-                self.missing_parts.join(", ")
+                "parts not in the file, which a pipeline takes from a directory: {needed}"
+            ));
+        }
+        if !optional.is_empty() {
+            lines.push(format!(
+                "parts not in the file, which a pipeline can do without: {optional}"
             ));
         }
         for part in self.parts.iter().filter(|part| !part.missing.is_empty()) {

@@ -20,7 +20,7 @@ pub(crate) enum TextLayout {
 pub(crate) enum Projection {
     /// The model does not have it, whatever the file has.
     Without,
-    /// The model has it if transformers' name is in the file; OpenCLIP's always.
+    /// The model has it.
     Kept,
     /// The model has it; where the file does not, it is the identity.
     OrIdentity,
@@ -100,6 +100,19 @@ impl TextEncoderAt {
     }
 }
 
+/// Number of layers of Stable Diffusion 2's text encoder, which was trained on the states before
+/// the last of 24. OpenCLIP's own model has all of them and the projection, files that were
+/// converted from diffusers' layout have those that are used.
+pub(crate) fn used_layers_of_version_2(shapes: &Shapes, place: TextEncoderAt) -> usize {
+    let scope = Scope::new(shapes, place.prefix);
+    let is_whole = scope.has("text_projection") || scope.has("text_projection.weight");
+    match place.layers(shapes) {
+        23 | 24 => 23,
+        here if is_whole => here.saturating_sub(1),
+        here => here,
+    }
+}
+
 /// Names that files have although they are computed or used in training only.
 pub(crate) fn is_inert(name: &str) -> bool {
     ["position_ids", "logit_scale", "attn_mask"]
@@ -155,8 +168,7 @@ fn clip(scope: Scope<'_>, name: &'static str, projection: Projection) -> Part {
         (Projection::OrIdentity, Some([rows, columns])) if rows == columns => {
             part.identity = Some((to, *rows));
         }
-        (Projection::OrIdentity, _) => part.missing.push(scope.full(to)),
-        (Projection::Kept, _) => {}
+        _ => part.missing.push(scope.full(to)),
     }
     part
 }

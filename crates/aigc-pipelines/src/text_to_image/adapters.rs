@@ -1,7 +1,9 @@
 //! Adapters of a pipeline: low-rank changes, and new words.
 
 use super::{
-    parts::{AnyTextEncoder, AnyTokenizer, Part, PartModel},
+    open::file_name,
+    part_models::{AnyTextEncoder, AnyTokenizer, PartModel},
+    parts::Part,
     pipeline::TextToImagePipeline,
 };
 use crate::adapters::{Component, Lora, LoraReport, LoraScales, LoraStack, TextualInversion};
@@ -85,19 +87,24 @@ impl TextToImagePipeline {
             let mut stack = stack.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *stack).finish()
         })();
-        let parts = self.parts.encoders.iter().flatten();
-        match result {
-            Ok(reports) => {
+        let encoders = || self.parts.encoders.iter().flatten();
+        match &result {
+            Ok(_) => {
                 self.parts.denoiser.keep_change();
-                parts.for_each(Part::keep_change);
-                Ok(reports)
+                encoders().for_each(Part::keep_change);
+                self.adapters.extend(files.iter().map(|(path, scales)| {
+                    let value = format!("{}: {}", file_name(path), scales.of(network));
+                    ("lora".to_owned(), value)
+                }));
             }
-            Err(error) => {
+            Err(_) => {
                 self.parts.denoiser.undo_change();
-                parts.for_each(Part::undo_change);
-                Err(error)
+                encoders().for_each(Part::undo_change);
             }
         }
+        self.used(&self.parts.denoiser);
+        encoders().for_each(|part| self.used(part));
+        result
     }
 
     /// Adds the token of a textual inversion to the tokenizers, and its vectors to the text
@@ -107,8 +114,24 @@ impl TextToImagePipeline {
     /// [`Error::Weights`] if no text encoder has the width of the vectors;
     /// [`Error::InvalidArgument`] if a tokenizer has the token already. Nothing is changed then.
     pub fn load_textual_inversion(&mut self, inversion: &TextualInversion) -> Result<()> {
-        let mut first_error = None;
-        let mut added = 0;
+        let encoders = || self.parts.encoders.iter().flatten();
+        let result = self.add_inversion(inversion);
+        match &result {
+            Ok(_) => encoders().for_each(Part::keep_change),
+            Err(_) => encoders().for_each(Part::undo_change),
+        }
+        encoders().for_each(|part| self.used(part));
+        self.parts.tokenizers = result?;
+        let entry = ("textual_inversion".to_owned(), inversion.token().to_owned());
+        self.adapters.push(entry);
+        Ok(())
+    }
+
+    /// Changes the text encoders that have the width of the vectors, and returns the tokenizers
+    /// with the token. The changes can be undone.
+    fn add_inversion(&self, inversion: &TextualInversion) -> Result<[Option<AnyTokenizer>; 3]> {
+        let mut tokenizers = self.parts.tokenizers.clone();
+        let (mut first_error, mut added) = (None, 0);
         for (which, component) in TEXT_ENCODERS.into_iter().enumerate() {
             let tokenizer = self.parts.tokenizers[which]
                 .as_ref()
@@ -131,9 +154,8 @@ impl TextToImagePipeline {
             let again = edit.clone();
             match encoder.edit(|model| edit(model), Arc::new(move |model| again(model))) {
                 Ok(()) => {
-                    encoder.keep_change();
                     let tokenizer = after.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    self.parts.tokenizers[which] = Some(AnyTokenizer::Clip(tokenizer));
+                    tokenizers[which] = Some(AnyTokenizer::Clip(tokenizer));
                     added += 1;
                 }
                 // The vectors of another encoder.
@@ -150,7 +172,7 @@ impl TextToImagePipeline {
                 "TextToImagePipeline",
                 "",
             )),
-            _ => Ok(()),
+            _ => Ok(tokenizers),
         }
     }
 
@@ -165,6 +187,7 @@ impl TextToImagePipeline {
             encoder.reset()?;
         }
         self.parts.tokenizers = self.original_tokenizers.clone();
+        self.adapters.clear();
         Ok(())
     }
 }

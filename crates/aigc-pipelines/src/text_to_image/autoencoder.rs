@@ -1,11 +1,11 @@
 //! Images to latents and back, by the autoencoder of a pipeline.
 
 use super::{
-    denoise::is_finite, job::Job, noise::NoiseStream, options::Tiling, parts::AnyAutoencoder,
-    pipeline::TextToImagePipeline,
+    denoise::is_finite, families::resized_and_cut, job::Job, noise::NoiseStream, options::Tiling,
+    part_models::AnyAutoencoder, pipeline::TextToImagePipeline,
 };
 use aigc_core::{CancelToken, Error, Result};
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 use std::sync::OnceLock;
 
 /// Pixels of an image that is encoded and decoded whole by [`Tiling::Auto`].
@@ -35,9 +35,12 @@ pub(crate) struct Decoded {
     pub(crate) warning: Option<String>,
 }
 
+/// What the user is told when weights in 16 bits did not do.
+const OVERFLOW: &str = "the autoencoder overflowed in 16 bits, its weights were opened again in 32";
+
 impl Job {
     /// Whether images of this size are encoded and decoded in tiles.
-    fn is_tiled(&self) -> bool {
+    pub(crate) fn is_tiled(&self) -> bool {
         let pixels = self.size.width as usize * self.size.height as usize;
         match self.options.tiling {
             Tiling::Auto => pixels > WHOLE,
@@ -62,14 +65,16 @@ impl TextToImagePipeline {
         noise: &mut dyn NoiseStream,
         cancel: &CancelToken,
     ) -> Result<Tensor<4>> {
-        let vae = self.parts.vae.get()?;
         let moments = match known.get() {
             Some(moments) => moments.clone(),
             None => {
-                let moments = vae.moments(image.clone(), job.is_tiled(), cancel)?;
+                let moments =
+                    |vae: &AnyAutoencoder| vae.moments(image.clone(), job.is_tiled(), cancel);
+                let (moments, _) = self.finite("the encoded image", moments, |m| &m.mean)?;
                 known.get_or_init(|| moments).clone()
             }
         };
+        let vae = self.parts.vae.get()?;
         let [channels, height, width] = job.latent_shape;
         let z = match moments.logvar {
             Some(logvar) => {
@@ -83,10 +88,12 @@ impl TextToImagePipeline {
         Ok(vae.scale_latents(z))
     }
 
-    /// Images of latents, in `[0, 1]` and around it.
+    /// Images of latents, in `[0, 1]` and around it. Latents are decoded in 32 bits. If weights in
+    /// 16 bits overflow, they are opened again in 32.
     ///
     /// # Shapes
     /// - latents: `[batch, channels, height, width]`, as the network has them
+    /// - output: `[batch, 3, height, width]`, as large as the request says
     ///
     /// # Errors
     /// Of the files; [`Error::NotFiniteSamples`]; [`Error::Cancelled`].
@@ -100,31 +107,46 @@ impl TextToImagePipeline {
         latents: Tensor<4>,
         cancel: &CancelToken,
     ) -> Result<Decoded> {
+        let latents = match latents.dtype() {
+            DType::F16 | DType::BF16 => latents.cast(FloatDType::F32),
+            _ => latents,
+        };
+        let decode = |vae: &AnyAutoencoder| {
+            let z = vae.unscale_latents(latents.clone());
+            vae.decode(z, job.is_tiled(), cancel)
+        };
+        let (images, is_wider) = self.finite("the decoded images", decode, |images| images)?;
+        Ok(Decoded {
+            images: resized_and_cut(images, job.output_size),
+            warning: is_wider.then(|| OVERFLOW.into()),
+        })
+    }
+
+    /// What the autoencoder computes; computed again with weights in 32 bits if it is not finite
+    /// with those that have 16. Also returns whether that was so.
+    fn finite<T>(
+        &self,
+        what: &str,
+        compute: impl Fn(&AnyAutoencoder) -> Result<T>,
+        numbers: impl Fn(&T) -> &Tensor<4>,
+    ) -> Result<(T, bool)> {
         let vae = self.parts.vae.get()?;
-        let z = vae.unscale_latents(latents);
-        let images = vae.decode(z.clone(), job.is_tiled(), cancel)?;
-        if is_finite(&images) {
-            return Ok(Decoded {
-                images,
-                warning: None,
-            });
+        let first = compute(&vae)?;
+        drop(vae);
+        if is_finite(numbers(&first)) {
+            return Ok((first, false));
         }
-        let half = [FloatDType::F16, FloatDType::BF16];
-        if half.contains(&z.dtype().into()) {
-            let images = vae.decode(z.cast(FloatDType::F32), job.is_tiled(), cancel)?;
-            if is_finite(&images) {
-                let warning = "the autoencoder overflowed in 16 bits and decoded again in 32";
-                return Ok(Decoded {
-                    images,
-                    warning: Some(warning.into()),
-                });
+        if let Some(vae) = self.parts.vae.widened()? {
+            let second = compute(&vae)?;
+            if is_finite(numbers(&second)) {
+                return Ok((second, true));
             }
         }
         Err(Error::NotFiniteSamples {
-            what: "the decoded images".into(),
+            what: what.into(),
             step: None,
-            hint: "the autoencoder's weights do not fit in 16 bits: open the pipeline with 32 \
-                   bits, or give it another autoencoder"
+            hint: "the autoencoder's weights do not fit in 16 bits: open weights in 32 bits, or \
+                   give the pipeline another autoencoder"
                 .into(),
         })
     }
@@ -169,15 +191,20 @@ impl AnyAutoencoder {
     fn scale_latents(&self, z: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Kl(vae) => vae.scale_latents(z),
-            // Its latents are those of the network.
-            Self::Tiny(_) => z,
+            Self::Tiny(vae) => {
+                let config = vae.config();
+                (z - config.shift_factor) * config.scaling_factor
+            }
         }
     }
 
     pub(crate) fn unscale_latents(&self, latents: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Kl(vae) => vae.unscale_latents(latents),
-            Self::Tiny(_) => latents,
+            Self::Tiny(vae) => {
+                let config = vae.config();
+                latents / config.scaling_factor + config.shift_factor
+            }
         }
     }
 }

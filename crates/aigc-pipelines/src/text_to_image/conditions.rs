@@ -6,7 +6,7 @@ use super::{
     job::Job,
     pipeline::TextToImagePipeline,
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, encoder::TextEmbeddings};
 use aigc_diffusion::{AnyDenoiser, ClassifierFreeGuidance, Conditioning, Denoiser};
 use burn::tensor::{Tensor, TensorData};
 
@@ -56,7 +56,7 @@ impl TextToImagePipeline {
             all: build(negative),
             prompt: build(None),
             guidance: job.guidance,
-            takes_prediction: self.family == PipelineFamily::PixArt,
+            takes_prediction: self.class == "PixArtAlphaPipeline",
         })
     }
 
@@ -68,7 +68,8 @@ impl TextToImagePipeline {
             (_, PipelineFamily::StableDiffusionXl) => {
                 let aesthetic = self.requires_aesthetics_score;
                 let sizes = &job.options.size_conditions;
-                let [prompt, negative] = sizes.numbers(size, aesthetic);
+                let from_image = job.image.is_some() || job.options.denoising_start.is_some();
+                let [prompt, negative] = sizes.numbers(size, aesthetic, from_image);
                 let unconditional = if guided { count / 2 } else { 0 };
                 let row = |k: usize| {
                     if k < unconditional {
@@ -108,6 +109,9 @@ impl TextToImagePipeline {
             let expected = "given: the network needs pooled embeddings";
             return Err(Error::argument("embeddings.pooled", "missing", expected));
         }
+        for part in all {
+            self.check_pooled(part)?;
+        }
         if job.guidance.is_none() {
             return Ok(());
         }
@@ -123,6 +127,38 @@ impl TextToImagePipeline {
                 format!("{found:?}"),
                 expected,
             ));
+        }
+        Ok(())
+    }
+
+    /// Fails for pooled embeddings of another width than the network's.
+    fn check_pooled(&self, embeddings: &TextEmbeddings) -> Result<()> {
+        let Some(pooled) = &embeddings.pooled else {
+            return Ok(());
+        };
+        let [rows, width] = pooled.dims();
+        let expected = match &self.network {
+            AnyDenoiser::Sd3Transformer(network) => network.config().pooled_projection_dim,
+            AnyDenoiser::FluxTransformer(network) => network.config().pooled_projection_dim,
+            AnyDenoiser::UNet2dCondition(unet) if unet.config().addition_embed_type.is_some() => {
+                let numbers = if self.requires_aesthetics_score { 5 } else { 6 };
+                let found = unet.config().num_time_ids(width);
+                if found != Some(numbers) {
+                    let expected = format!(
+                        "a width with which the network receives {numbers} numbers about sizes \
+                         (5 if `requires_aesthetics_score`, else 6)"
+                    );
+                    return Err(Error::argument("embeddings.pooled", width, expected));
+                }
+                width
+            }
+            _ => width,
+        };
+        let tokens = embeddings.hidden_states.dims()[0];
+        if (rows, width) != (tokens, expected) {
+            let found = format!("{rows} vectors of {width}");
+            let expected = format!("{tokens} vectors of {expected}, as the network receives");
+            return Err(Error::argument("embeddings.pooled", found, expected));
         }
         Ok(())
     }

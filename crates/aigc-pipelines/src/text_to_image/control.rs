@@ -17,6 +17,7 @@ struct Control {
     /// `[1, 3, height, width]` in `[0, 1]`.
     image: Tensor<4>,
     settings: ControlSettings,
+    scale: f64,
     guess_mode: bool,
 }
 
@@ -32,6 +33,9 @@ impl TextToImagePipeline {
             Ok(Control {
                 guess_mode: job.options.guess_mode || network.config().global_pool_conditions,
                 image: to_tensor(image, &self.device),
+                scale: settings
+                    .conditioning_scale
+                    .unwrap_or(job.default_conditioning_scale),
                 settings: settings.clone(),
                 network,
             })
@@ -65,8 +69,7 @@ impl Controls {
         let rows = input.dims()[0];
         let (step, steps) = (runner.calls_made(), job.plan.len());
         let acting = self.0.iter().filter_map(|control| {
-            let scale = control.settings.scale_at(step, steps);
-            if scale == 0.0 {
+            if control.scale == 0.0 || !control.settings.acts_at(step, steps) {
                 return None;
             }
             let image = control.image.clone();
@@ -76,7 +79,7 @@ impl Controls {
                 time.clone().narrow(0, 0, rows),
                 image.expand([rows, channels, height, width]),
                 condition,
-                scale,
+                control.scale,
                 guess_mode,
             ))
         });

@@ -69,6 +69,29 @@ impl Prompts {
         self.prompt.is_empty()
     }
 
+    /// All lists by their names.
+    pub(crate) fn lists(&self) -> [(&'static str, Option<&Vec<String>>); 6] {
+        [
+            ("prompt", Some(&self.prompt)),
+            ("prompt_2", self.prompt_2.as_ref()),
+            ("prompt_3", self.prompt_3.as_ref()),
+            ("negative_prompt", self.negative_prompt.as_ref()),
+            ("negative_prompt_2", self.negative_prompt_2.as_ref()),
+            ("negative_prompt_3", self.negative_prompt_3.as_ref()),
+        ]
+    }
+
+    /// The texts of prompt `row` by their names, if there are several prompts.
+    pub(crate) fn settings(&self, row: usize) -> Vec<(String, String)> {
+        if self.len() < 2 {
+            return vec![];
+        }
+        let text = |(name, list): (&str, Option<&Vec<String>>)| {
+            Some((name.to_owned(), list?.get(row)?.clone()))
+        };
+        self.lists().into_iter().filter_map(text).collect()
+    }
+
     /// The prompts of encoder `which`, from 0 on: an empty text stands for that of the first.
     pub(crate) fn positive(&self, which: usize) -> Vec<String> {
         let own = [None, self.prompt_2.as_ref(), self.prompt_3.as_ref()][which];

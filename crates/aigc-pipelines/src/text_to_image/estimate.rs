@@ -1,15 +1,18 @@
 //! The memory that a request will need, before it starts.
 
 use super::{
+    families::PipelineFamily,
     job::Job,
-    options::{PipelineOptions, Residency, Tiling},
-    parts::Part,
+    options::{PipelineOptions, Residency},
     pipeline::TextToImagePipeline,
 };
 use aigc_core::{Result, json, text_to_image::ImageRequest};
 use aigc_diffusion::{AnyDenoiser, Denoiser};
-use aigc_vae::{AutoencoderKlConfig, TileConfig};
+use aigc_vae::TileConfig;
 use serde_json::{Map, Value};
+
+/// Limit on numbers of configurations of parts that were not opened yet.
+const LARGEST: u64 = 1 << 20;
 
 /// Bytes of a number of a map.
 const FLOAT: u64 = 4;
@@ -19,9 +22,10 @@ const FLOAT: u64 = 4;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
-    /// Weights of each part.
+    /// Weights of each part, with adapters that are attached to them.
     pub weights: Vec<(String, u64)>,
-    /// Maps of the stages that follow each other: `encoding`, `denoising`, `decoding`.
+    /// Maps of the stages that follow each other: `encoding`, `image_encoding` for a request with
+    /// an image, `denoising`, `decoding`, to which the safety checker belongs.
     pub stages: Vec<(String, u64)>,
     /// The most that is in memory at the same time.
     pub peak: u64,
@@ -38,46 +42,44 @@ impl TextToImagePipeline {
         options: &PipelineOptions,
     ) -> Result<MemoryEstimate> {
         let job = self.prepare(request, options)?;
-        let named = |part: &Part<_>, name: &str| (name.to_owned(), bytes(part));
-        let mut encoders = vec![];
-        for (part, name) in self
-            .parts
-            .encoders
-            .iter()
-            .zip(super::PipelineFamily::ENCODERS)
-        {
-            encoders.extend(part.as_ref().map(|part| named(part, name)));
-        }
-        let mut network = vec![(
-            self.network.component().to_owned(),
-            bytes(&self.parts.denoiser),
-        )];
+        let encoders = self.parts.encoders.iter().zip(PipelineFamily::ENCODERS);
+        let encoders: Vec<(String, u64)> = encoders
+            .filter_map(|(part, name)| Some((name.to_owned(), part.as_ref()?.num_bytes())))
+            .collect();
+        let component = self.network.component().to_owned();
+        let mut network = vec![(component, self.parts.denoiser.num_bytes())];
         let controlnets = self.parts.controlnets.iter();
-        network.extend(controlnets.map(|part| ("controlnet".to_owned(), bytes(part))));
-        let vae = vec![("vae".to_owned(), bytes(&self.parts.vae))];
+        network.extend(controlnets.map(|part| ("controlnet".to_owned(), part.num_bytes())));
+        let vae = vec![("vae".to_owned(), self.parts.vae.num_bytes())];
+        let mut decoders = vae.clone();
+        if let Some(safety) = &self.safety {
+            let checker = safety.checker();
+            decoders.push((checker.name().to_owned(), checker.num_bytes()));
+        }
 
         let sum = |parts: &[(String, u64)]| -> u64 { parts.iter().map(|(_, bytes)| bytes).sum() };
-        let stages = [
-            ("encoding", &encoders, self.encoding(&job)),
-            ("denoising", &network, self.denoising(&job)),
-            ("decoding", &vae, self.decoding(&job)),
-        ];
+        let mut stages = vec![("encoding", &encoders, self.encoding(&job))];
+        if job.image.is_some() {
+            stages.push(("image_encoding", &vae, self.image_encoding(&job)));
+        }
+        let last = self.decoding(&job).max(self.checking(&job));
+        stages.push(("denoising", &network, self.denoising_bytes(&job)));
+        stages.push(("decoding", &decoders, last));
         let peak = match self.residency {
             Residency::WhileNeeded => {
                 let each = stages.iter().map(|(_, parts, maps)| sum(parts) + maps);
                 each.max().unwrap_or(0)
             }
             Residency::Always | Residency::OnDemand => {
-                let weights: u64 = stages.iter().map(|(_, parts, _)| sum(parts)).sum();
+                let weights = sum(&encoders) + sum(&network) + sum(&decoders);
                 weights + stages.iter().map(|(.., maps)| *maps).max().unwrap_or(0)
             }
         };
-        let stages = stages
-            .map(|(name, _, maps)| (name.to_owned(), maps))
-            .to_vec();
+        let stages = stages.into_iter();
+        let stages = stages.map(|(name, _, maps)| (name.to_owned(), maps));
         Ok(MemoryEstimate {
-            weights: [encoders, network, vae].concat(),
-            stages,
+            stages: stages.collect(),
+            weights: [encoders, network, decoders].concat(),
             peak,
         })
     }
@@ -85,14 +87,9 @@ impl TextToImagePipeline {
     /// Maps of the text encoders: the hidden states of all layers are kept.
     fn encoding(&self, job: &Job) -> u64 {
         let tokens = job.max_sequence_length.max(77) as u64;
-        let configs = self
-            .parts
-            .encoders
-            .iter()
-            .flatten()
-            .filter_map(|part| part.source());
-        let each = configs.filter_map(|source| {
-            let fields = json::parse_object(&source.config).ok()?;
+        let encoders = self.parts.encoders.iter().flatten();
+        let each = encoders.filter_map(|part| {
+            let fields = json::parse_object(part.config()).ok()?;
             let (width, layers) = (
                 number(&fields, &["hidden_size", "d_model"])?,
                 number(&fields, &["num_hidden_layers", "num_layers"])?,
@@ -103,22 +100,20 @@ impl TextToImagePipeline {
     }
 
     /// Maps of the network, for a batch.
-    fn denoising(&self, job: &Job) -> u64 {
+    fn denoising_bytes(&self, job: &Job) -> u64 {
         let [_, height, width] = job.latent_shape;
         let positions = (height * width) as u64;
         let batch = job.options.batch_size.min(job.num_images()) as u64;
         let rows = batch * if job.is_guided() { 2 } else { 1 };
-        let fields = self
-            .parts
-            .denoiser
-            .source()
-            .map(|source| json::parse_object(&source.config));
-        let fields = fields.and_then(Result::ok).unwrap_or_default();
+        let fields = json::parse_object(self.parts.denoiser.config()).unwrap_or_default();
         let each = match &self.network {
             AnyDenoiser::UNet2dCondition(unet) => {
                 let channels = &unet.config().block_out_channels;
                 let layers = unet.config().layers_per_block as u64 + 1;
-                unet_maps(channels, layers, positions)
+                // A ControlNet keeps as many maps as the encoder of the U-net.
+                let nets = self.parts.controlnets.len() as u64;
+                let skips = skips(channels, layers, positions);
+                (nets + 1) * skips + block(channels, positions)
             }
             _ => {
                 let heads = number(&fields, &["num_attention_heads"]).unwrap_or(24);
@@ -131,56 +126,71 @@ impl TextToImagePipeline {
         rows * each
     }
 
-    /// Maps of the decoder.
+    /// Maps of the encoder, for the image to start from.
+    fn image_encoding(&self, job: &Job) -> u64 {
+        let names = ["block_out_channels", "encoder_block_out_channels"];
+        self.autoencoder(job, names, 0, 1)
+    }
+
+    /// Maps of the decoder, for a batch. Its last block receives the channels of the one before.
     fn decoding(&self, job: &Job) -> u64 {
+        let names = ["block_out_channels", "decoder_block_out_channels"];
+        let batch = job.options.batch_size.min(job.num_images()) as u64;
+        self.autoencoder(job, names, 1, batch)
+    }
+
+    /// Maps of the autoencoder for a batch of images, where they are largest: at the size of the
+    /// images, with the channels of this level.
+    fn autoencoder(&self, job: &Job, names: [&str; 2], level: usize, batch: u64) -> u64 {
         let whole = u64::from(job.size.width) * u64::from(job.size.height);
-        let config = self.parts.vae.source().map(|source| source.config.as_str());
-        let config = config.and_then(|text| AutoencoderKlConfig::from_json(text).ok());
-        let (channels, tile) = match config {
-            Some(config) => {
-                let channels = &config.block_out_channels;
-                let wide = channels.get(1).or(channels.first()).copied().unwrap_or(64);
-                (
-                    wide as u64,
-                    config.sample_size.sides().into_iter().max().unwrap_or(512),
-                )
-            }
-            None => (64, 512),
-        };
-        let TileConfig { size, .. } = TileConfig::new(tile);
-        let tiled = match job.options.tiling {
-            Tiling::Never => false,
-            Tiling::Always => true,
-            Tiling::Auto => whole > 1024 * 1024,
-        };
-        let pixels = match tiled {
+        let fields = json::parse_object(self.parts.vae.config()).unwrap_or_default();
+        let channels = names.iter().find_map(|name| fields.get(*name)?.as_array());
+        let channels = channels.map(Vec::as_slice).unwrap_or_default();
+        let wide = channels.get(level).or(channels.first());
+        let wide = wide.and_then(Value::as_u64);
+        let tile = number(&fields, &["sample_size"]).unwrap_or(512);
+        let TileConfig { size, .. } = TileConfig::new(tile as usize);
+        let pixels = match job.is_tiled() {
             true => whole.min((size * size) as u64),
-            false => whole * job.options.batch_size.min(job.num_images()) as u64,
+            false => whole * batch,
         };
-        // A map of the last block with its normalised copy, and one that is computed of them; the
-        // image itself.
+        let channels = wide.unwrap_or(64).min(LARGEST);
+        // A map of the block with its normalised copy, and one that is computed of them; the image
+        // itself.
         pixels * channels * 3 * FLOAT + whole * 3 * 2 * FLOAT
+    }
+
+    /// Maps of the safety checker for a batch: the hidden states of all layers are kept.
+    fn checking(&self, job: &Job) -> u64 {
+        let Some(safety) = &self.safety else { return 0 };
+        let fields = json::parse_object(safety.checker().config()).unwrap_or_default();
+        let vision = fields.get("vision_config").and_then(Value::as_object);
+        let of = |name: &str, default: u64| {
+            let found = vision.and_then(|fields| number(fields, &[name]));
+            found.unwrap_or(default)
+        };
+        // Defaults of transformers' `CLIPVisionConfig`.
+        let patches = of("image_size", 224) / of("patch_size", 32).max(1);
+        let layers = of("num_hidden_layers", 12) + 12;
+        let batch = job.options.batch_size.min(job.num_images()) as u64;
+        let numbers = [patches, of("hidden_size", 768), layers, batch, FLOAT];
+        numbers.into_iter().fold(patches, u64::saturating_mul)
     }
 }
 
-/// Maps of a U-net of one image: those that its decoder receives, and those of a block.
-fn unet_maps(channels: &[usize], layers: u64, positions: u64) -> u64 {
-    let at = |level: usize| positions >> (2 * level);
+/// Maps of one image that a U-net's decoder receives.
+fn skips(channels: &[usize], layers: u64, positions: u64) -> u64 {
     let levels = channels.iter().enumerate();
-    let skips: u64 = levels
-        .clone()
-        .map(|(level, channels)| at(level) * *channels as u64 * layers)
-        .sum();
-    // In a transformer block: the feed-forward layer has 8 times the channels and their gated
-    // half; the map, its norm and what is added.
-    let block = levels
-        .map(|(level, channels)| at(level) * *channels as u64 * 16)
-        .max();
-    (skips + block.unwrap_or(0)) * FLOAT
+    let maps = levels.map(|(level, channels)| (positions >> (2 * level)) * *channels as u64);
+    maps.sum::<u64>() * layers * FLOAT
 }
 
-fn bytes<M>(part: &Part<M>) -> u64 {
-    part.source().map_or(0, |source| source.bytes())
+/// Maps of one image in a transformer block of a U-net: the feed-forward layer has 8 times the
+/// channels and their gated half; the map, its norm and what is added.
+fn block(channels: &[usize], positions: u64) -> u64 {
+    let levels = channels.iter().enumerate();
+    let maps = levels.map(|(level, channels)| (positions >> (2 * level)) * *channels as u64);
+    maps.max().unwrap_or(0) * 16 * FLOAT
 }
 
 /// The first of these fields that is a number.
@@ -188,6 +198,7 @@ fn number(fields: &Map<String, Value>, names: &[&str]) -> Option<u64> {
     names
         .iter()
         .find_map(|name| fields.get(*name).and_then(Value::as_u64))
+        .map(|number| number.min(LARGEST))
 }
 
 #[cfg(test)]
@@ -197,8 +208,8 @@ mod tests {
     #[test]
     fn maps_grow_with_the_area() {
         let channels = [320, 640, 1280, 1280];
-        let small = unet_maps(&channels, 3, 64 * 64);
-        let large = unet_maps(&channels, 3, 128 * 128);
+        let maps = |positions| skips(&channels, 3, positions) + block(&channels, positions);
+        let (small, large) = (maps(64 * 64), maps(128 * 128));
         assert_eq!(large, 4 * small);
         // Of the order of a hundred megabytes for Stable Diffusion 1 at 512×512.
         assert!((80..200).contains(&(small >> 20)), "{small}");

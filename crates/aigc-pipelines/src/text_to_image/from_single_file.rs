@@ -2,9 +2,12 @@
 
 use super::{
     families::PipelineFamily,
-    index::Index,
-    parts::{AnyTokenizer, Source},
-    pipeline::{PipelineOpenOptions, PipelineSources, TextToImagePipeline, file_name},
+    index::{INDEX, Index},
+    model_defaults::ModelDefaults,
+    open::{PipelineOpenOptions, PipelineSources, file_name},
+    part_models::AnyTokenizer,
+    parts::{Source, in_part},
+    pipeline::TextToImagePipeline,
 };
 use crate::single_file::SingleFile;
 use aigc_core::{Error, Result, json, weights::Loaded};
@@ -37,7 +40,10 @@ impl TextToImagePipeline {
                 .unwrap_or(default)
         };
         let class = file.family().pipeline_class();
-        let index = Index::open(base, &options.without).ok();
+        let index = match base.join(INDEX).is_file() {
+            true => Some(Index::open(base, &options.without)?),
+            false => None,
+        };
         let model = options.model_options();
         let left_out = |name: &str| options.without.iter().any(|other| other == name);
         let in_file = |name: &str| -> Result<Option<Source>> {
@@ -53,7 +59,14 @@ impl TextToImagePipeline {
         };
         let missing = |name: &str| {
             let found = file.parts().join(", ");
-            let hint = format!("the file has {found}; give a directory that has `{name}`");
+            let mut hint =
+                format!("the file has {found}; give a pipeline's directory that has `{name}`");
+            if !["vae", file.family().network()].contains(&name) {
+                hint.push_str(
+                    ", or leave it out with `PipelineOpenOptions::without` and give embeddings in \
+                     place of prompts",
+                );
+            }
             Error::unsupported(
                 format!("a {class} without `{name}`"),
                 "from_single_file",
@@ -64,10 +77,14 @@ impl TextToImagePipeline {
         let mut encoders = [None, None, None];
         let mut tokenizers = [None, None, None];
         for which in 0..3 {
-            encoders[which] = match (in_file(PipelineFamily::ENCODERS[which])?, &index) {
+            let part = PipelineFamily::ENCODERS[which];
+            encoders[which] = match (in_file(part)?, &index) {
                 (None, Some(index)) => index.encoder(which, &model, device)?,
                 (found, _) => found,
             };
+            if encoders[which].is_none() && file.family().needs(part) && !left_out(part) {
+                return Err(missing(part));
+            }
             let name = PipelineFamily::TOKENIZERS[which];
             if let (Some(encoder), false) = (&encoders[which], left_out(name)) {
                 let dir = base.join(name);
@@ -84,6 +101,7 @@ impl TextToImagePipeline {
             (None, Some(index)) => index.vae(&model, device)?,
             (None, None) => return Err(missing("vae")),
         };
+        let defaults = ModelDefaults::of_index(&settings);
         let mut report = Loaded::new(());
         report.notes = file.report().warnings();
         let sources = PipelineSources {
@@ -96,11 +114,12 @@ impl TextToImagePipeline {
             scheduler: report.merge(AnyScheduler::from_json(&file.config("scheduler")?)?),
             controlnets: vec![],
             safety: None,
+            defaults: defaults.map_err(|error| in_part(INDEX, error))?,
+            report,
             force_zeros_for_empty_prompt: flag("force_zeros_for_empty_prompt", true),
             requires_aesthetics_score: flag("requires_aesthetics_score", false),
         };
-        let pipeline = report.merge(Self::new(sources, options.residency, device)?);
-        Ok(report.map(|()| pipeline))
+        Self::new(sources, options.residency, device)
     }
 }
 

@@ -1,31 +1,24 @@
-//! Requests from beginning to end.
+//! The stages of a request: prompts, denoising, and all of it in one call.
 
 use super::{
-    conditions::Conditions,
-    denoise::{Denoising, DenoisingStep},
+    denoise::Denoising,
     embeddings::{PromptEmbeddings, Prompts},
     families::EncodeSettings,
-    image::to_images,
     job::Job,
-    noise::{ImageStreams, NoiseStream},
-    options::{NoiseSource, PipelineOptions, Residency},
+    noise::NoiseStream,
+    options::PipelineOptions,
     pipeline::TextToImagePipeline,
-    prompt::PromptSyntax,
+    run::Run,
+    start::Start,
 };
 use aigc_core::{
     CancelToken, Error, Result,
-    text_to_image::{
-        GeneratedImage, GeneratedImages, GenerationOptions, GenerationProgress, GenerationStage,
-        ImageRequest, TextToImage,
-    },
+    check::ensure_argument,
+    text_to_image::{GeneratedImages, GenerationOptions, ImageRequest, TextToImage},
 };
 use aigc_diffusion::Denoiser;
 use burn::tensor::Tensor;
-use image::DynamicImage;
-use std::{
-    hash::{BuildHasher, Hasher},
-    ops::{ControlFlow, Range},
-};
+use std::hash::{BuildHasher, Hasher};
 
 impl TextToImage for TextToImagePipeline {
     fn model_name(&self) -> &str {
@@ -52,8 +45,9 @@ impl TextToImagePipeline {
         options: &PipelineOptions,
         generation: &mut GenerationOptions<'_>,
     ) -> Result<GeneratedImages> {
-        if request.prompt.trim().is_empty() && options.embeddings.is_none() {
-            let expected = "a description of the image";
+        let says_nothing = request.prompt.trim().is_empty() && options.embeddings.is_none();
+        if says_nothing && request.image.is_none() {
+            let expected = "a description of the image, or an image to start from";
             return Err(Error::argument(
                 "prompt",
                 format!("{:?}", request.prompt),
@@ -72,7 +66,8 @@ impl TextToImagePipeline {
     }
 
     /// Makes the images of several prompts, `n` of each: image `p·n + k` is the `k`-th of prompt
-    /// `p`. The prompts of the request are not used, and may be empty.
+    /// `p`. The prompts of the request are not used, and may be empty; that of the result is the
+    /// first one, and the settings of each image have its own.
     ///
     /// # Errors
     /// As [`generate_with`](TextToImage::generate_with).
@@ -84,37 +79,20 @@ impl TextToImagePipeline {
         generation: &mut GenerationOptions<'_>,
     ) -> Result<GeneratedImages> {
         let mut request = request.clone();
-        if let Some(negative) = prompts.negative_prompt.as_ref().and_then(|all| all.first()) {
-            request
-                .negative_prompt
-                .get_or_insert_with(|| negative.clone());
-        }
+        let first = |texts: Option<&Vec<String>>| texts.and_then(|all| all.first()).cloned();
+        request.prompt = first(Some(&prompts.prompt)).unwrap_or_default();
+        request.negative_prompt = first(prompts.negative_prompt.as_ref());
         let mut job = self.prepare(&request, options)?;
         let seed = *job.request.seed.get_or_insert_with(random_seed);
-        let first = job.request.first_image.unwrap_or(0);
-        let mut run = Run {
-            pipeline: self,
-            generation,
-            total: 0,
-            first,
-            images: vec![],
-            warnings: job.warnings.clone(),
-        };
-        run.run(&job, prompts, seed)?;
-        let Run {
-            images,
-            warnings,
-            total,
-            ..
-        } = run;
-        if images.is_empty() {
+        let outcome = Run::new(self, prompts, generation).outcome(&job, seed)?;
+        if outcome.images.is_empty() {
             return Err(Error::cancelled("making images from a prompt"));
         }
-        let mut result = GeneratedImages::new(images, job.request.clone(), &self.name);
+        let mut result = GeneratedImages::new(outcome.images, job.request.clone(), &self.name);
         result.model_hash = self.model_hash().map(str::to_owned);
-        result.settings = settings(&job);
-        result.warnings = warnings;
-        result.complete = result.images.len() == total;
+        result.settings = self.settings(&job);
+        result.warnings = outcome.warnings;
+        result.complete = outcome.complete;
         Ok(result)
     }
 
@@ -126,15 +104,7 @@ impl TextToImagePipeline {
     /// pipeline was opened without a text encoder.
     pub fn encode_prompts(&self, prompts: &Prompts, job: &Job) -> Result<PromptEmbeddings> {
         let count = prompts.len();
-        let lists = [
-            ("prompt", Some(&prompts.prompt)),
-            ("prompt_2", prompts.prompt_2.as_ref()),
-            ("prompt_3", prompts.prompt_3.as_ref()),
-            ("negative_prompt", prompts.negative_prompt.as_ref()),
-            ("negative_prompt_2", prompts.negative_prompt_2.as_ref()),
-            ("negative_prompt_3", prompts.negative_prompt_3.as_ref()),
-        ];
-        for (field, list) in lists {
+        for (field, list) in prompts.lists() {
             if let Some(list) = list.filter(|list| list.len() != count || list.is_empty()) {
                 let expected = format!("{} texts, one for each prompt", count.max(1));
                 return Err(Error::argument(
@@ -177,7 +147,60 @@ impl TextToImagePipeline {
         self.denoise_with(job, embeddings, prompts, noise, &CancelToken::new())
     }
 
-    fn denoise_with<'a>(
+    /// [`denoise`](Self::denoise) from latents that another pipeline has left unfinished, such as
+    /// those of a base network for its refiner. Options say how far they are
+    /// ([`denoising_start`](PipelineOptions::denoising_start)), and no noise is added.
+    ///
+    /// ```no_run
+    /// # use aigc_core::text_to_image::ImageRequest;
+    /// # use aigc_pipelines::text_to_image::*;
+    /// # fn f(base: &TextToImagePipeline, refiner: &TextToImagePipeline) -> aigc_core::Result<()> {
+    /// let request = ImageRequest::new("").with_size(1024, 1024);
+    /// let prompts = Prompts::new(["a cat wearing a hat"]);
+    /// let mut noise = noise_of_images(NoiseSource::Torch, 7, 0..1);
+    /// let mut options = PipelineOptions::default();
+    /// options.denoising_end = Some(0.8);
+    /// let job = base.prepare(&request, &options)?;
+    /// let embeddings = base.encode_prompts(&prompts, &job)?;
+    /// let mut denoising = base.denoise(&job, &embeddings, &[0], noise.as_mut())?;
+    /// while denoising.step(noise.as_mut())?.is_some() {}
+    /// let latents = denoising.into_latents();
+    ///
+    /// let mut options = PipelineOptions::default();
+    /// options.denoising_start = Some(0.8);
+    /// let job = refiner.prepare(&request, &options)?;
+    /// let embeddings = refiner.encode_prompts(&prompts, &job)?;
+    /// let mut denoising = refiner.denoise_from(&job, &embeddings, &[0], latents)?;
+    /// while denoising.step(noise.as_mut())?.is_some() {}
+    /// let images = refiner.decode(&job, denoising.into_latents())?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`denoise`](Self::denoise); [`Error::InvalidArgument`] for latents of another shape, or a
+    /// request with an image.
+    pub fn denoise_from<'a>(
+        &self,
+        job: &'a Job,
+        embeddings: &PromptEmbeddings,
+        prompts: &[usize],
+        latents: Tensor<4>,
+    ) -> Result<Denoising<'a>> {
+        let expected = "no image: the latents are given";
+        ensure_argument(job.image.is_none(), "image", "given", expected)?;
+        let [channels, height, width] = job.latent_shape;
+        let shape = [prompts.len(), channels, height, width];
+        let (fits, found) = (latents.dims() == shape, format!("{:?}", latents.dims()));
+        ensure_argument(fits, "latents", found, &format!("{shape:?}"))?;
+        let start = Start {
+            latents,
+            inpainting: None,
+            unmasked: None,
+        };
+        self.denoising(job, embeddings, prompts, |_| Ok(start))
+    }
+
+    pub(crate) fn denoise_with<'a>(
         &self,
         job: &'a Job,
         embeddings: &PromptEmbeddings,
@@ -185,203 +208,34 @@ impl TextToImagePipeline {
         noise: &mut dyn NoiseStream,
         cancel: &CancelToken,
     ) -> Result<Denoising<'a>> {
+        self.denoising(job, embeddings, prompts, |images| {
+            let start = self.start(job, images, noise, cancel)?;
+            if job.image.is_some() {
+                self.used(&self.parts.vae);
+            }
+            Ok(start)
+        })
+    }
+
+    /// Images of these prompts before their first step, which begins at what `start` returns for
+    /// their number.
+    fn denoising<'a>(
+        &self,
+        job: &'a Job,
+        embeddings: &PromptEmbeddings,
+        prompts: &[usize],
+        start: impl FnOnce(usize) -> Result<Start>,
+    ) -> Result<Denoising<'a>> {
         let beyond = prompts.iter().find(|row| **row >= embeddings.len());
         if let Some(row) = beyond.or(prompts.is_empty().then_some(&0)) {
             let expected = format!("numbers below {}, the prompts", embeddings.len());
             return Err(Error::argument("prompts", row, expected));
         }
-        let conditions: Conditions = self.conditions(job, embeddings, prompts)?;
-        let start = self.start(job, prompts.len(), noise, cancel)?;
-        if job.image.is_some() {
-            self.used(&self.parts.vae);
-        }
+        let conditions = self.conditions(job, embeddings, prompts)?;
+        let start = start(prompts.len())?;
         let network = self.parts.denoiser.get()?;
-        Ok(Denoising::new(
-            job,
-            network,
-            conditions,
-            self.controls_of(job)?,
-            start,
-        ))
-    }
-}
-
-/// A request that is being fulfilled.
-struct Run<'p, 'g, 'c> {
-    pipeline: &'p TextToImagePipeline,
-    generation: &'g mut GenerationOptions<'c>,
-    /// Number of all images.
-    total: usize,
-    /// Number of the first image.
-    first: usize,
-    images: Vec<GeneratedImage>,
-    warnings: Vec<String>,
-}
-
-impl Run<'_, '_, '_> {
-    /// Makes the images; fewer if the request is stopped.
-    fn run(&mut self, job: &Job, prompts: &Prompts, seed: u64) -> Result<()> {
-        let pipeline = self.pipeline;
-        let count = job
-            .options
-            .embeddings
-            .as_ref()
-            .map_or(prompts.len(), PromptEmbeddings::len);
-        let rows: Vec<usize> = (0..count)
-            .flat_map(|row| vec![row; job.num_images()])
-            .collect();
-        self.total = rows.len();
-        let all = 0..self.total;
-        let batch = match job.options.noise_source {
-            NoiseSource::TorchBatch if self.first > 0 => {
-                let expected = "0: with one generator for all images, none can be made alone";
-                return Err(Error::argument("first_image", self.first, expected));
-            }
-            NoiseSource::TorchBatch => self.total.max(1),
-            _ => job.options.batch_size,
-        };
-
-        if self
-            .report(GenerationStage::Encoding, all.clone(), [0, 1], None)
-            .is_break()
-        {
-            return Ok(());
-        }
-        let embeddings = match &job.options.embeddings {
-            Some(embeddings) => embeddings.clone(),
-            None => pipeline.encode_prompts(prompts, job)?,
-        };
-        self.warnings.extend(embeddings.warnings.iter().cloned());
-        if self
-            .report(GenerationStage::Encoding, all.clone(), [1, 1], None)
-            .is_break()
-        {
-            return Ok(());
-        }
-
-        // Parts that are released after their use are opened once for all images.
-        let decodes_last = pipeline.residency == Residency::WhileNeeded;
-        let mut denoised: Vec<(Range<usize>, Tensor<4>)> = vec![];
-        for start in all.step_by(batch) {
-            let images = start..(start + batch).min(self.total);
-            let numbers = self.first + images.start..self.first + images.end;
-            let mut noise = ImageStreams::new(job.options.noise_source, seed, numbers);
-            let prompts = &rows[images.clone()];
-            let latents = self.denoise(job, &embeddings, prompts, images.clone(), &mut noise)?;
-            let Some(latents) = latents else {
-                break;
-            };
-            if decodes_last {
-                denoised.push((images, latents));
-            } else if self.decode(job, images, latents)?.is_break() {
-                break;
-            }
-        }
-        pipeline.used(&pipeline.parts.denoiser);
-        pipeline
-            .parts
-            .controlnets
-            .iter()
-            .for_each(|part| pipeline.used(part));
-        for (images, latents) in denoised {
-            if self.decode(job, images, latents)?.is_break() {
-                break;
-            }
-        }
-        pipeline.used(&pipeline.parts.vae);
-        Ok(())
-    }
-
-    /// Denoises a batch; `None` if the request was stopped.
-    fn denoise(
-        &mut self,
-        job: &Job,
-        embeddings: &PromptEmbeddings,
-        prompts: &[usize],
-        images: Range<usize>,
-        noise: &mut ImageStreams,
-    ) -> Result<Option<Tensor<4>>> {
-        let (pipeline, steps) = (self.pipeline, job.plan.len());
-        if self
-            .report(GenerationStage::Denoising, images.clone(), [0, steps], None)
-            .is_break()
-        {
-            return Ok(None);
-        }
-        let cancel = self.generation.cancel.clone();
-        let started = pipeline.denoise_with(job, embeddings, prompts, noise, &cancel);
-        let mut denoising = match started {
-            Err(Error::Cancelled { .. }) => return Ok(None),
-            other => other?,
-        };
-        while let Some(step) = denoising.step(noise)? {
-            let DenoisingStep {
-                index,
-                pred_original_sample,
-                ..
-            } = step;
-            let decoder = &job.options.preview;
-            let preview = || pipeline.preview(decoder, pred_original_sample.clone());
-            let done = [index + 1, steps];
-            let stage = GenerationStage::Denoising;
-            if self
-                .report(stage, images.clone(), done, Some(&preview))
-                .is_break()
-            {
-                return Ok(None);
-            }
-        }
-        Ok(Some(denoising.into_latents()))
-    }
-
-    /// Decodes a batch; `Break` if the request was stopped before it was finished.
-    fn decode(
-        &mut self,
-        job: &Job,
-        images: Range<usize>,
-        latents: Tensor<4>,
-    ) -> Result<ControlFlow<()>> {
-        let stage = GenerationStage::Decoding;
-        if self.report(stage, images.clone(), [0, 1], None).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        let cancel = self.generation.cancel.clone();
-        let decoded = match self.pipeline.decode_with(job, latents, &cancel) {
-            Err(Error::Cancelled { .. }) => return Ok(ControlFlow::Break(())),
-            other => other?,
-        };
-        if let Some(warning) = decoded.warning.filter(|new| !self.warnings.contains(new)) {
-            self.warnings.push(warning);
-        }
-        let pixels = to_images(decoded.images);
-        if let Some(safety) = &self.pipeline.safety {
-            let found = safety.check(&pixels, &self.pipeline.device)?;
-            for (k, result) in images.clone().zip(found) {
-                self.warnings.extend(result.warning(self.first + k));
-            }
-        }
-        for (k, pixels) in images.clone().zip(pixels) {
-            let image = DynamicImage::ImageRgb8(pixels);
-            self.images.push(GeneratedImage::new(image, self.first + k));
-        }
-        Ok(self.report(stage, images, [1, 1], None))
-    }
-
-    fn report(
-        &mut self,
-        stage: GenerationStage,
-        images: Range<usize>,
-        [step, num_steps]: [usize; 2],
-        preview: Option<&dyn Fn() -> Vec<DynamicImage>>,
-    ) -> ControlFlow<()> {
-        self.generation.report(&GenerationProgress {
-            stage,
-            images,
-            total: self.total,
-            step,
-            num_steps,
-            preview,
-        })
+        let controls = self.controls_of(job)?;
+        Ok(Denoising::new(job, network, conditions, controls, start))
     }
 }
 
@@ -389,38 +243,4 @@ impl Run<'_, '_, '_> {
 fn random_seed() -> u64 {
     let state = std::collections::hash_map::RandomState::new();
     state.build_hasher().finish() & 0xffff_ffff
-}
-
-/// Settings of a job beyond those of a request.
-fn settings(job: &Job) -> Vec<(String, String)> {
-    let options = &job.options;
-    let mut settings = vec![("scheduler".to_owned(), job.scheduler.to_owned())];
-    let mut add = |name: &str, value: Option<String>| {
-        settings.extend(value.map(|value| (name.to_owned(), value)));
-    };
-    let number = |value: f64, default: f64| (value != default).then(|| value.to_string());
-    add("noise_source", name(&options.noise_source));
-    add(
-        "prompt_syntax",
-        name(&options.prompt_syntax).filter(|_| options.prompt_syntax != PromptSyntax::Plain),
-    );
-    add("eta", number(options.eta, 0.0));
-    add("guidance_rescale", number(options.guidance_rescale, 0.0));
-    add("true_cfg_scale", number(options.true_cfg_scale, 1.0));
-    add("clip_skip", options.clip_skip.map(|skip| skip.to_string()));
-    add(
-        "max_sequence_length",
-        options.max_sequence_length.map(|length| length.to_string()),
-    );
-    add("prompt_2", options.prompt_2.clone());
-    add("prompt_3", options.prompt_3.clone());
-    add("negative_prompt_2", options.negative_prompt_2.clone());
-    add("negative_prompt_3", options.negative_prompt_3.clone());
-    settings
-}
-
-/// The name of a choice in files.
-fn name(choice: &impl serde::Serialize) -> Option<String> {
-    let value = serde_json::to_value(choice).ok()?;
-    value.as_str().map(str::to_owned)
 }

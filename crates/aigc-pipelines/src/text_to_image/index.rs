@@ -1,8 +1,8 @@
 //! A pipeline's directory: `model_index.json`, and the directories of its parts.
 
 use super::{
-    families::PipelineFamily,
-    parts::{AnyTokenizer, Source},
+    families::PipelineFamily, model_defaults::ModelDefaults, part_models::AnyTokenizer,
+    parts::Source,
 };
 use aigc_core::{
     DataFault, Error, Result,
@@ -22,8 +22,8 @@ use std::{
 pub(crate) const INDEX: &str = "model_index.json";
 
 /// Stems of weight files: of diffusers' models, and of transformers'.
-const NETWORK_STEM: &str = "diffusion_pytorch_model";
-const ENCODER_STEMS: &[&str] = &["model", "pytorch_model"];
+pub(crate) const NETWORK_STEM: &str = "diffusion_pytorch_model";
+pub(crate) const ENCODER_STEMS: &[&str] = &["model", "pytorch_model"];
 
 /// The contents of `model_index.json`, and where its parts are.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct Index {
     parts: Vec<(String, String, String)>,
     /// Settings of the pipeline.
     pub(crate) settings: Map<String, Value>,
+    pub(crate) defaults: ModelDefaults,
     /// Parts that the user leaves out.
     without: Vec<String>,
 }
@@ -72,6 +73,7 @@ impl Index {
                 class: class.into(),
                 parts,
                 settings,
+                defaults: ModelDefaults::of_index(&fields)?,
                 without: without.to_vec(),
             })
         })
@@ -95,6 +97,18 @@ impl Index {
         })
     }
 
+    /// Names and classes of the parts that are opened.
+    #[cfg(feature = "download")]
+    pub(crate) fn opened(&self) -> impl Iterator<Item = (&str, &str)> {
+        let names = self.parts.iter().map(|(name, ..)| name.as_str());
+        let is_needed = move |name: &&str| match *name {
+            "feature_extractor" => self.part("safety_checker").is_some(),
+            name => is_known(name),
+        };
+        let opened = names.filter(is_needed);
+        opened.filter_map(move |name| Some((name, self.part(name)?.1)))
+    }
+
     /// A boolean setting.
     pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
         self.settings
@@ -106,14 +120,8 @@ impl Index {
     /// Parts of names that pipelines here do not have, and settings that are not used.
     pub(crate) fn report(&self) -> Loaded<()> {
         let mut report = Loaded::new(());
-        let known = PipelineFamily::ENCODERS
-            .iter()
-            .chain(&PipelineFamily::TOKENIZERS)
-            .chain(&["unet", "transformer", "vae", "scheduler", "controlnet"])
-            .chain(&["safety_checker", "feature_extractor"]);
-        let known: Vec<&str> = known.copied().collect();
         for (name, _, class) in &self.parts {
-            if !known.contains(&name.as_str()) {
+            if !is_known(name) {
                 report
                     .notes
                     .push(format!("{name} ({class}) was not opened"));
@@ -280,6 +288,22 @@ impl Index {
             }
         }
     }
+}
+
+/// Whether pipelines here have a part of this name.
+fn is_known(name: &str) -> bool {
+    let others = [
+        "unet",
+        "transformer",
+        "vae",
+        "scheduler",
+        "controlnet",
+        "safety_checker",
+        "feature_extractor",
+    ];
+    PipelineFamily::ENCODERS.contains(&name)
+        || PipelineFamily::TOKENIZERS.contains(&name)
+        || others.contains(&name)
 }
 
 /// A ControlNet's directory.

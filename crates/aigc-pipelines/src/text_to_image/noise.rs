@@ -18,7 +18,10 @@ pub trait NoiseStream {
     }
 }
 
-/// The noise of these images of a request.
+/// The noise of these images of a request: as many as are denoised together.
+///
+/// # Panics
+/// Its methods panic if there are no images.
 pub fn noise_of_images(
     source: NoiseSource,
     seed: u64,

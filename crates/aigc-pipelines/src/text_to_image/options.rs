@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 pub enum NoiseSource {
     /// PyTorch's generator on the CPU: image `k` is that of diffusers with
     /// `generator=torch.Generator("cpu").manual_seed(seed + k)`. A batch is that of a list of such
-    /// generators.
+    /// generators, except that diffusers encodes the image of an inpainting with the first
+    /// generator alone.
     #[default]
     Torch,
     /// PyTorch's generator, one for all images: the images are those of diffusers with
@@ -58,7 +59,8 @@ pub enum Tiling {
 /// What SDXL's network is told about the sizes of an image, all as height and width (Podell et al.
 /// 2023, <https://arxiv.org/abs/2307.01952>, section 2.2). By default, the image was not scaled or
 /// cropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct SizeConditions {
     /// Size before scaling; the size of the image by default.
@@ -67,10 +69,11 @@ pub struct SizeConditions {
     pub crops_coords_top_left: [u32; 2],
     /// Size after cropping; the size of the image by default.
     pub target_size: Option<[u32; 2]>,
-    /// As `original_size`, for the unconditional prediction. Has an effect together with
-    /// `negative_target_size`.
+    /// As `original_size`, for the unconditional prediction; by default, `original_size`. Without
+    /// an image to start from, it has an effect together with `negative_target_size` only.
     pub negative_original_size: Option<[u32; 2]>,
-    /// As `crops_coords_top_left`, for the unconditional prediction.
+    /// As `crops_coords_top_left`, for the unconditional prediction. With an image to start from,
+    /// only refiners use it.
     pub negative_crops_coords_top_left: [u32; 2],
     /// As `target_size`, for the unconditional prediction.
     pub negative_target_size: Option<[u32; 2]>,
@@ -81,17 +84,27 @@ pub struct SizeConditions {
 
 impl SizeConditions {
     /// The numbers of the prompt and of the unconditional prediction, for an image of `size`;
-    /// refiners have `aesthetic` scores in place of the target size.
-    pub(crate) fn numbers(&self, size: ImageSize, aesthetic: bool) -> [Vec<f32>; 2] {
+    /// refiners have `aesthetic` scores in place of the target size. diffusers' pipelines that
+    /// start `from_image` fill in negative sizes one by one.
+    pub(crate) fn numbers(
+        &self,
+        size: ImageSize,
+        aesthetic: bool,
+        from_image: bool,
+    ) -> [Vec<f32>; 2] {
         let own = [size.height, size.width];
         let [original, target] =
             [self.original_size, self.target_size].map(|size| size.unwrap_or(own));
         let crops = self.crops_coords_top_left;
+        let negative_crops = self.negative_crops_coords_top_left;
         let positive = (original, crops, target);
         let negative = match (self.negative_original_size, self.negative_target_size) {
-            (Some(original), Some(target)) => {
-                (original, self.negative_crops_coords_top_left, target)
-            }
+            (negative_original, negative_target) if aesthetic || from_image => (
+                negative_original.unwrap_or(original),
+                if aesthetic { negative_crops } else { crops },
+                negative_target.unwrap_or(target),
+            ),
+            (Some(original), Some(target)) => (original, negative_crops, target),
             _ => positive,
         };
         let [score, negative_score] = self.aesthetic_scores.unwrap_or([6.0, 2.5]);
@@ -107,13 +120,16 @@ impl SizeConditions {
 }
 
 /// How a ControlNet takes part.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ControlSettings {
-    /// The image that it follows. `None`: that of the request.
+    /// The image that it follows. `None`: that of the request. It is not written to files.
+    #[serde(skip)]
     pub image: Option<DynamicImage>,
-    /// Factor of what it adds.
-    pub conditioning_scale: f64,
+    /// Factor of what it adds; by default 1, and less where diffusers' pipelines from images and
+    /// with masks have less.
+    pub conditioning_scale: Option<f64>,
     /// It begins at this part of the steps, from 0 to 1.
     pub guidance_start: f64,
     /// It ends at this part of the steps, from 0 to 1.
@@ -124,7 +140,7 @@ impl Default for ControlSettings {
     fn default() -> Self {
         Self {
             image: None,
-            conditioning_scale: 1.0,
+            conditioning_scale: None,
             guidance_start: 0.0,
             guidance_end: 1.0,
         }
@@ -134,7 +150,7 @@ impl Default for ControlSettings {
 impl ControlSettings {
     /// With this factor of what the ControlNet adds.
     pub fn with_conditioning_scale(mut self, scale: f64) -> Self {
-        self.conditioning_scale = scale;
+        self.conditioning_scale = Some(scale);
         self
     }
 
@@ -150,16 +166,11 @@ impl ControlSettings {
         self
     }
 
-    /// The factor at call `step` of `steps`, 0 outside its part.
-    pub(crate) fn scale_at(&self, step: usize, steps: usize) -> f64 {
+    /// Whether it takes part in call `step` of `steps`.
+    pub(crate) fn acts_at(&self, step: usize, steps: usize) -> bool {
         let steps = steps as f64;
         let (start, end) = (step as f64 / steps, (step + 1) as f64 / steps);
-        let outside = start < self.guidance_start || end > self.guidance_end;
-        if outside {
-            0.0
-        } else {
-            self.conditioning_scale
-        }
+        start >= self.guidance_start && end <= self.guidance_end
     }
 }
 
@@ -170,8 +181,22 @@ impl ControlSettings {
 pub struct PipelineOptions {
     /// The scheduler, in place of the pipeline's own.
     pub scheduler: Option<AnyScheduler>,
-    /// Noise of DDIM's steps, from 0 to 1.
+    /// The guidance scale of requests that have none. `None`: that of the model, if its directory
+    /// has one (`_default_guidance_scale` in `model_index.json`), else that of diffusers' pipeline.
+    pub guidance_scale: Option<f64>,
+    /// The steps of requests that have no number of them. `None`: those of the model, if its
+    /// directory has one (`_default_num_inference_steps`), else those of diffusers' pipeline.
+    pub num_inference_steps: Option<usize>,
+    /// Noise of the steps of DDIM and TCD, from 0 to 1.
     pub eta: f64,
+    /// Stable Diffusion XL alone: begin after this part of the steps, above 0 and below 1. The
+    /// image of the request is encoded and used without noise; for latents that another pipeline
+    /// has left, see [`denoise_from`](super::TextToImagePipeline::denoise_from). `strength` then
+    /// has no effect.
+    pub denoising_start: Option<f64>,
+    /// Stable Diffusion XL alone: end after this part of the steps, above 0 and below 1, and leave
+    /// the rest to a refiner.
+    pub denoising_end: Option<f64>,
     /// See [`guidance_rescale`](aigc_diffusion::ClassifierFreeGuidance::guidance_rescale).
     pub guidance_rescale: f64,
     /// Layers that are left out at the end of CLIP's text encoders.
@@ -200,6 +225,9 @@ pub struct PipelineOptions {
     pub size_conditions: SizeConditions,
     /// Settings of the ControlNets, in their order; missing ones are the defaults.
     pub control: Vec<ControlSettings>,
+    /// PixArt alone: whether images of a size that the network was not trained at are made at the
+    /// nearest one, then resized and cut.
+    pub use_resolution_binning: bool,
     /// ControlNets recognise the content of their image without a prompt: they act on the
     /// conditional prediction alone, stronger on deep layers.
     pub guess_mode: bool,
@@ -219,7 +247,11 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         Self {
             scheduler: None,
+            guidance_scale: None,
+            num_inference_steps: None,
             eta: 0.0,
+            denoising_start: None,
+            denoising_end: None,
             guidance_rescale: 0.0,
             clip_skip: None,
             prompt_syntax: PromptSyntax::Plain,
@@ -232,6 +264,7 @@ impl Default for PipelineOptions {
             max_sequence_length: None,
             size_conditions: SizeConditions::default(),
             control: vec![],
+            use_resolution_binning: true,
             guess_mode: false,
             noise_source: NoiseSource::default(),
             batch_size: 1,
@@ -249,7 +282,7 @@ mod tests {
     #[test]
     fn size_conditions_default_to_the_image() {
         let size = ImageSize::new(64, 32);
-        let [positive, negative] = SizeConditions::default().numbers(size, false);
+        let [positive, negative] = SizeConditions::default().numbers(size, false, false);
         assert_eq!(positive, [32.0, 64.0, 0.0, 0.0, 32.0, 64.0]);
         assert_eq!(negative, positive);
         let given = SizeConditions {
@@ -258,22 +291,38 @@ mod tests {
             negative_target_size: Some([7, 8]),
             ..SizeConditions::default()
         };
-        let [positive, negative] = given.numbers(size, false);
+        let [positive, negative] = given.numbers(size, false, false);
         assert_eq!(positive, [32.0, 64.0, 1.0, 2.0, 32.0, 64.0]);
         assert_eq!(negative, [5.0, 6.0, 0.0, 0.0, 7.0, 8.0]);
-        let [positive, negative] = given.numbers(size, true);
+        let [positive, negative] = given.numbers(size, true, true);
         assert_eq!(positive, [32.0, 64.0, 1.0, 2.0, 6.0]);
         assert_eq!(negative, [5.0, 6.0, 0.0, 0.0, 2.5]);
     }
 
+    /// diffusers' pipelines from text take negative sizes together, those from images one by one.
+    #[test]
+    fn negative_sizes_depend_on_the_start() {
+        let size = ImageSize::new(64, 32);
+        let one = SizeConditions {
+            crops_coords_top_left: [1, 2],
+            negative_original_size: Some([5, 6]),
+            negative_crops_coords_top_left: [3, 4],
+            ..SizeConditions::default()
+        };
+        let [positive, negative] = one.numbers(size, false, false);
+        assert_eq!(negative, positive);
+        let [_, negative] = one.numbers(size, false, true);
+        assert_eq!(negative, [5.0, 6.0, 1.0, 2.0, 32.0, 64.0]);
+        let [_, negative] = one.numbers(size, true, true);
+        assert_eq!(negative, [5.0, 6.0, 3.0, 4.0, 2.5]);
+    }
+
     #[test]
     fn control_acts_in_its_part_of_the_steps() {
-        let control = ControlSettings::default()
-            .with_conditioning_scale(0.5)
-            .with_guidance(0.2, 0.7);
-        let scales: Vec<f64> = (0..6).map(|step| control.scale_at(step, 6)).collect();
-        assert_eq!(scales, [0.0, 0.0, 0.5, 0.5, 0.0, 0.0]);
+        let control = ControlSettings::default().with_guidance(0.2, 0.7);
+        let acts: Vec<bool> = (0..6).map(|step| control.acts_at(step, 6)).collect();
+        assert_eq!(acts, [false, false, true, true, false, false]);
         let always = ControlSettings::default();
-        assert!((0..7).all(|step| always.scale_at(step, 7) == 1.0));
+        assert!((0..7).all(|step| always.acts_at(step, 7)));
     }
 }

@@ -1,33 +1,19 @@
 //! The parts of a pipeline: opened at once or when they are needed, released, changed by adapters.
 
-use super::options::Residency;
+use super::{
+    options::Residency,
+    part_models::{AnyAutoencoder, AnyTextEncoder, AnyTokenizer, PartModel},
+};
 use aigc_core::{
     Error, Result,
     weights::{Loaded, WeightDtype, WeightReader},
 };
 use aigc_diffusion::{AnyDenoiser, ControlNetModel};
-use aigc_encoders::{
-    clip::ClipTextModel,
-    t5::T5EncoderModel,
-    tokenizer::{ClipTokenizer, T5Tokenizer},
-};
-use aigc_vae::{AutoencoderKl, AutoencoderTiny};
 use burn::tensor::{DType, Device};
-use serde_json::Value;
 use std::{
     fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-
-/// A model that is made of a configuration and weights.
-pub(crate) trait PartModel: Sized {
-    fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>>;
-}
 
 /// Where a part is opened from.
 #[derive(Clone, Debug)]
@@ -39,35 +25,56 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Bytes of the weights in memory.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Number of numbers of a tensor.
+    pub(crate) fn numel(&self, name: &str) -> u64 {
+        let sides = self.files.shape(name).unwrap_or_default().iter();
+        sides.fold(1, |all: u64, side| all.saturating_mul(*side as u64))
+    }
+
+    /// Bytes of the weights in memory, opened as `dtype`.
+    fn bytes(&self, dtype: WeightDtype) -> u64 {
         let of = |name: &str| {
-            let numbers: usize = self.files.shape(name).unwrap_or_default().iter().product();
-            let size = match (self.dtype, self.files.dtype(name)) {
+            let size = match (dtype, self.files.dtype(name)) {
                 (WeightDtype::Stored, Some(DType::F16 | DType::BF16)) => 2,
                 (WeightDtype::F16 | WeightDtype::BF16, _) => 2,
                 _ => 4,
             };
-            numbers as u64 * size
+            self.numel(name).saturating_mul(size)
         };
-        self.files.names().map(of).sum()
+        self.files.names().map(of).fold(0, u64::saturating_add)
     }
+}
+
+/// Where a part comes from.
+enum Origin {
+    /// It can be opened again.
+    Files(Box<Source>),
+    /// It was given, with this configuration, and cannot be released.
+    Given(String),
 }
 
 type Edit<M> = Arc<dyn Fn(M) -> Result<M> + Send + Sync>;
 
+/// A change that is made again whenever the model is opened again.
+struct Change<M> {
+    again: Edit<M>,
+    /// Bytes that it adds to the weights in memory.
+    bytes: u64,
+}
+
 /// A part of a pipeline.
 pub(crate) struct Part<M> {
     name: String,
-    /// `None`: the model was given, and cannot be released.
-    source: Option<Source>,
+    origin: Origin,
     state: Mutex<State<M>>,
 }
 
 struct State<M> {
     model: Option<Arc<M>>,
+    /// Whether the weights are opened in 32 bits, whatever the source says.
+    is_wide: bool,
     /// Changes of adapters, which are made again whenever the part is opened.
-    edits: Vec<Edit<M>>,
+    edits: Vec<Change<M>>,
     /// Whether the last change may be undone, and a model that was given as it was before.
     is_tentative: bool,
     before: Option<Arc<M>>,
@@ -79,6 +86,7 @@ impl<M> State<M> {
     fn new(model: Option<Arc<M>>) -> Self {
         Self {
             model,
+            is_wide: false,
             edits: vec![],
             is_tentative: false,
             before: None,
@@ -97,11 +105,11 @@ impl<M> Debug for Part<M> {
 }
 
 impl<M> Part<M> {
-    /// A part that is in memory.
-    pub(crate) fn given(name: &str, model: M) -> Self {
+    /// A part that is in memory, with its configuration.
+    pub(crate) fn given(name: &str, config: String, model: M) -> Self {
         Self {
             name: name.into(),
-            source: None,
+            origin: Origin::Given(config),
             state: Mutex::new(State::new(Some(Arc::new(model)))),
         }
     }
@@ -110,22 +118,38 @@ impl<M> Part<M> {
     pub(crate) fn unopened(name: &str, source: Source) -> Self {
         Self {
             name: name.into(),
-            source: Some(source),
+            origin: Origin::Files(Box::new(source)),
             state: Mutex::new(State::new(None)),
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     fn state(&self) -> MutexGuard<'_, State<M>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The files that the part is opened from, if it was not given.
     pub(crate) fn source(&self) -> Option<&Source> {
-        self.source.as_ref()
+        match &self.origin {
+            Origin::Files(source) => Some(source),
+            Origin::Given(_) => None,
+        }
+    }
+
+    /// The text of the configuration.
+    pub(crate) fn config(&self) -> &str {
+        match &self.origin {
+            Origin::Files(source) => &source.config,
+            Origin::Given(config) => config,
+        }
     }
 
     /// Releases the model, if it can be opened again.
     pub(crate) fn release(&self) {
-        if self.source.is_some() {
+        if self.source().is_some() {
             self.state().model = None;
         }
     }
@@ -137,21 +161,26 @@ impl<M: PartModel + Clone> Part<M> {
     /// # Errors
     /// Of the files.
     pub(crate) fn get(&self) -> Result<Arc<M>> {
-        let mut state = self.state();
+        self.open(&mut self.state())
+    }
+
+    fn open(&self, state: &mut State<M>) -> Result<Arc<M>> {
         if let Some(model) = &state.model {
             return Ok(model.clone());
         }
+        let source = self.source();
         let Source {
             config,
             files,
             dtype,
             device,
-        } = self
-            .source
-            .as_ref()
-            .expect("a part without a source is in memory");
+        } = source.expect("a part without files is in memory");
+        let dtype = match state.is_wide {
+            true => WeightDtype::F32,
+            false => *dtype,
+        };
         let mut loaded = Loaded::new(());
-        let opened = M::from_weights(config, files, *dtype, device)
+        let opened = M::from_weights(config, files, dtype, device)
             .map_err(|error| in_part(&self.name, error))?;
         let mut model = loaded.merge(opened);
         let named = |names: &mut Vec<String>| {
@@ -162,11 +191,50 @@ impl<M: PartModel + Clone> Part<M> {
         named(&mut loaded.unused_fields);
         named(&mut loaded.unused_tensors);
         named(&mut loaded.notes);
-        for edit in &state.edits {
-            model = edit(model)?;
+        for change in &state.edits {
+            model = (change.again)(model)?;
         }
         state.report.get_or_insert(loaded);
         Ok(state.model.insert(Arc::new(model)).clone())
+    }
+
+    /// The model with weights in 32 bits, which replaces the one with fewer; `None` if it has no
+    /// fewer, or was given.
+    ///
+    /// # Errors
+    /// Of the files.
+    pub(crate) fn widened(&self) -> Result<Option<Arc<M>>> {
+        let mut state = self.state();
+        let narrow = self
+            .source()
+            .is_some_and(|source| source.dtype != WeightDtype::F32);
+        if !narrow || state.is_wide {
+            return Ok(None);
+        }
+        (state.is_wide, state.model) = (true, None);
+        self.open(&mut state).map(Some)
+    }
+
+    /// Bytes of the weights in memory, or of those that will be once the part is opened.
+    pub(crate) fn num_bytes(&self) -> u64 {
+        let state = self.state();
+        match (&self.origin, &state.model) {
+            (Origin::Files(source), _) => {
+                let dtype = match state.is_wide {
+                    true => WeightDtype::F32,
+                    false => source.dtype,
+                };
+                let added = state.edits.iter().map(|change| change.bytes);
+                source.bytes(dtype) + added.sum::<u64>()
+            }
+            (Origin::Given(_), Some(model)) => model.num_bytes(),
+            (Origin::Given(_), None) => 0,
+        }
+    }
+
+    /// Whether the part was given, or has been opened once.
+    pub(crate) fn was_opened(&self) -> bool {
+        self.source().is_none() || self.state().report.is_some()
     }
 
     /// What the files held that was not used; empty if the part was not opened yet.
@@ -182,7 +250,7 @@ impl<M: PartModel + Clone> Part<M> {
     pub(crate) fn edit(&self, now: impl FnOnce(M) -> Result<M>, again: Edit<M>) -> Result<()> {
         drop(self.get()?);
         let mut state = self.state();
-        let model = match self.source {
+        let model = match self.source() {
             // If the change fails, the model is opened again: so it need not be there twice.
             Some(_) => Arc::unwrap_or_clone(state.model.take().expect("opened above")),
             None => {
@@ -190,8 +258,11 @@ impl<M: PartModel + Clone> Part<M> {
                 state.model.as_deref().expect("given").clone()
             }
         };
-        state.model = Some(Arc::new(now(model)?));
-        state.edits.push(again);
+        let before = model.num_bytes();
+        let model = now(model)?;
+        let bytes = model.num_bytes().saturating_sub(before);
+        state.model = Some(Arc::new(model));
+        state.edits.push(Change { again, bytes });
         state.is_tentative = true;
         Ok(())
     }
@@ -220,7 +291,7 @@ impl<M: PartModel + Clone> Part<M> {
         if state.edits.is_empty() {
             return Ok(());
         }
-        if self.source.is_none() {
+        if self.source().is_none() {
             return Err(Error::unsupported(
                 format!("undoing the changes of {}", self.name),
                 "TextToImagePipeline",
@@ -245,7 +316,7 @@ impl<M: PartModel + Clone> Part<M> {
 }
 
 /// Names the part in an error of its configuration.
-fn in_part(name: &str, error: Error) -> Error {
+pub(crate) fn in_part(name: &str, error: Error) -> Error {
     match error {
         Error::Config {
             field,
@@ -255,177 +326,6 @@ fn in_part(name: &str, error: Error) -> Error {
         other => other,
     }
 }
-
-/// A tokenizer.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // A pipeline has three.
-pub(crate) enum AnyTokenizer {
-    Clip(ClipTokenizer),
-    T5(Arc<T5Tokenizer>),
-}
-
-impl AnyTokenizer {
-    pub(crate) fn as_clip(&self) -> Option<&ClipTokenizer> {
-        match self {
-            Self::Clip(tokenizer) => Some(tokenizer),
-            Self::T5(_) => None,
-        }
-    }
-
-    pub(crate) fn as_t5(&self) -> Option<&T5Tokenizer> {
-        match self {
-            Self::T5(tokenizer) => Some(tokenizer),
-            Self::Clip(_) => None,
-        }
-    }
-
-    pub(crate) fn save_pretrained(&self, dir: &std::path::Path) -> Result<()> {
-        match self {
-            Self::Clip(tokenizer) => tokenizer.save_pretrained(dir),
-            Self::T5(tokenizer) => tokenizer.save_pretrained(dir),
-        }
-    }
-
-    /// The class in transformers.
-    pub(crate) fn class(&self) -> &'static str {
-        match self {
-            Self::Clip(_) => "CLIPTokenizer",
-            Self::T5(_) => "T5Tokenizer",
-        }
-    }
-}
-
-/// A text encoder.
-#[derive(Clone, Debug)]
-pub(crate) enum AnyTextEncoder {
-    Clip(Arc<ClipTextModel>),
-    T5(Arc<T5EncoderModel>),
-}
-
-impl AnyTextEncoder {
-    /// CLIP's encoder.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if it is another one.
-    pub(crate) fn clip(&self) -> Result<Arc<ClipTextModel>> {
-        match self {
-            Self::Clip(model) => Ok(model.clone()),
-            Self::T5(_) => Err(Error::config(
-                "text_encoder",
-                "T5EncoderModel",
-                "CLIPTextModel",
-            )),
-        }
-    }
-
-    /// T5's encoder.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if it is another one.
-    pub(crate) fn t5(&self) -> Result<Arc<T5EncoderModel>> {
-        match self {
-            Self::T5(model) => Ok(model.clone()),
-            Self::Clip(_) => Err(Error::config(
-                "text_encoder",
-                "CLIPTextModel",
-                "T5EncoderModel",
-            )),
-        }
-    }
-
-    /// The class in transformers.
-    pub(crate) fn class(&self) -> &'static str {
-        match self {
-            Self::Clip(model) if model.config().with_projection => "CLIPTextModelWithProjection",
-            Self::Clip(_) => "CLIPTextModel",
-            Self::T5(_) => "T5EncoderModel",
-        }
-    }
-
-    pub(crate) fn save_pretrained(&self, dir: &std::path::Path) -> Result<()> {
-        match self {
-            Self::Clip(model) => model.save_pretrained(dir),
-            Self::T5(model) => model.save_pretrained(dir),
-        }
-    }
-}
-
-impl PartModel for AnyTextEncoder {
-    fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let fields = aigc_core::json::parse_object(config)?;
-        match fields.get("model_type").and_then(Value::as_str) {
-            Some("t5" | "umt5") => Ok(T5EncoderModel::from_weights(config, files, dtype, device)?
-                .map(|model| Self::T5(Arc::new(model)))),
-            _ => Ok(ClipTextModel::from_weights(config, files, dtype, device)?
-                .map(|model| Self::Clip(Arc::new(model)))),
-        }
-    }
-}
-
-/// An autoencoder of images.
-#[derive(Clone, Debug)]
-pub(crate) enum AnyAutoencoder {
-    Kl(Arc<AutoencoderKl>),
-    Tiny(Arc<AutoencoderTiny>),
-}
-
-impl AnyAutoencoder {
-    /// The class in diffusers.
-    pub(crate) fn class(&self) -> &'static str {
-        match self {
-            Self::Kl(_) => "AutoencoderKL",
-            Self::Tiny(_) => "AutoencoderTiny",
-        }
-    }
-
-    pub(crate) fn save_pretrained(&self, dir: &std::path::Path) -> Result<()> {
-        match self {
-            Self::Kl(model) => model.save_pretrained(dir),
-            Self::Tiny(model) => model.save_pretrained(dir),
-        }
-    }
-}
-
-impl PartModel for AnyAutoencoder {
-    fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let fields = aigc_core::json::parse_object(config)?;
-        match fields.get("_class_name").and_then(Value::as_str) {
-            Some("AutoencoderTiny") => {
-                Ok(AutoencoderTiny::from_weights(config, files, dtype, device)?
-                    .map(|model| Self::Tiny(Arc::new(model))))
-            }
-            _ => Ok(AutoencoderKl::from_weights(config, files, dtype, device)?
-                .map(|model| Self::Kl(Arc::new(model)))),
-        }
-    }
-}
-
-macro_rules! part_models {
-    ($($model:ty),*) => {
-        $(impl PartModel for $model {
-            fn from_weights(
-                config: &str,
-                files: &WeightReader,
-                dtype: WeightDtype,
-                device: &Device,
-            ) -> Result<Loaded<Self>> {
-                <$model>::from_weights(config, files, dtype, device)
-            }
-        })*
-    };
-}
-
-part_models!(AnyDenoiser, ControlNetModel);
 
 /// All parts of a pipeline.
 #[derive(Debug)]

@@ -1,16 +1,13 @@
 //! Checks of finished images.
 
-use super::{
-    index::Index,
-    options::Residency,
-    parts::{Part, PartModel},
-    pipeline::TextToImagePipeline,
-};
+use super::{index::Index, options::Residency, parts::Part, pipeline::TextToImagePipeline};
 use aigc_core::{
     DataFault, Error, Result,
-    weights::{Loaded, OpenOptions, WeightDtype, WeightReader},
+    weights::{Loaded, OpenOptions},
 };
-use aigc_encoders::clip::{ClipImageProcessor, RgbPixels, StableDiffusionSafetyChecker};
+use aigc_encoders::clip::{
+    ClipConfig, ClipImageProcessor, ResizeTo, RgbPixels, StableDiffusionSafetyChecker,
+};
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 use std::path::Path;
@@ -73,11 +70,22 @@ impl SafetyCheck {
             let reason = Error::config(CHECKER, class, "StableDiffusionSafetyChecker");
             return Err(Error::data(dir, DataFault::Mismatch(reason.to_string())));
         }
+        let source = index.safety_checker(&dir, options, device)?;
+        let config = ClipConfig::from_json(&source.config)
+            .map_err(|error| Error::data(&dir, DataFault::Mismatch(error.to_string())))?;
+        let side = config.value.vision_config.image_size;
         let processor = match index.part(PROCESSOR) {
-            Some((dir, _)) => ClipImageProcessor::from_pretrained(dir)?.into_inner(),
-            None => ClipImageProcessor::default(),
+            Some((dir, _)) => {
+                let processor = ClipImageProcessor::from_pretrained(&dir)?.into_inner();
+                check_side(&processor, side).map_err(|error| {
+                    let fault = DataFault::Mismatch(error.to_string());
+                    Error::data(dir.join("preprocessor_config.json"), fault)
+                })?;
+                processor
+            }
+            None => ClipImageProcessor::square(side),
         };
-        let checker = Part::unopened(CHECKER, index.safety_checker(&dir, options, device)?);
+        let checker = Part::unopened(CHECKER, source);
         Ok(Some(Self { processor, checker }))
     }
 
@@ -85,8 +93,8 @@ impl SafetyCheck {
         self.checker.open_if(residency)
     }
 
-    pub(crate) fn release(&self) {
-        self.checker.release();
+    pub(crate) fn checker(&self) -> &Part<StableDiffusionSafetyChecker> {
+        &self.checker
     }
 
     pub(crate) fn save_pretrained(&self, dir: &Path) -> Result<()> {
@@ -120,16 +128,20 @@ impl SafetyCheck {
     }
 }
 
-impl PartModel for StableDiffusionSafetyChecker {
-    fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        _dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        // Its limits are compared to thousandths, so its weights stay in 32 bits.
-        StableDiffusionSafetyChecker::from_weights(config, files, WeightDtype::F32, device)
+/// Fails unless images become squares of this side.
+fn check_side(processor: &ClipImageProcessor, side: usize) -> Result<()> {
+    let made = processor.crop_size.or(match processor.size {
+        Some(ResizeTo::Exact(sides)) => Some(sides),
+        _ => None,
+    });
+    if made == Some([side; 2]) {
+        return Ok(());
     }
+    let made = made.map_or("none".into(), |[height, width]| {
+        format!("{height} × {width}")
+    });
+    let expected = format!("{side} × {side}, the images of the safety checker");
+    Err(Error::config("crop_size", made, expected))
 }
 
 impl TextToImagePipeline {

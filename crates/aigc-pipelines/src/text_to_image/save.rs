@@ -1,6 +1,9 @@
 //! Writing a pipeline's directory.
 
-use super::{families::PipelineFamily, index::INDEX, pipeline::TextToImagePipeline};
+use super::{
+    families::PipelineFamily, index::INDEX, model_defaults::ModelDefaults,
+    pipeline::TextToImagePipeline,
+};
 use aigc_core::{Error, Result, checkpoint::write_atomic};
 use aigc_diffusion::{AnyScheduler, Denoiser};
 use serde_json::{Map, Value, json};
@@ -8,15 +11,20 @@ use std::path::Path;
 
 impl TextToImagePipeline {
     /// Writes a directory that diffusers and [`from_pretrained`](Self::from_pretrained) open:
-    /// all parts, with what adapters changed in them. The index is written last.
+    /// all parts, with what adapters changed in them, and the defaults of the model: guidance scale
+    /// and steps of its [options](Self::options), if they have any, else those of the directory it
+    /// was opened from. The index is written last.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for several ControlNets, or one of a family for which diffusers has
-    /// no pipeline; [`Error::Io`] or [`Error::Weights`] if a file cannot be read or written.
+    /// [`Error::Config`] for defaults that make no sense;
+    /// [`Error::Unsupported`] for a ControlNet of a family for which diffusers has no pipeline with
+    /// one; [`Error::Io`] or [`Error::Weights`] if a file cannot be read or written.
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         let mut index = Map::new();
         index.insert("_class_name".into(), self.saved_class()?.into());
+        let defaults = ModelDefaults::of_options(&self.options).or(self.model_defaults);
+        defaults.write(&mut index)?;
         let mut part = |name: &str, library: &str, class: &str| {
             index.insert(name.into(), json!([library, class]));
         };
@@ -43,9 +51,18 @@ impl TextToImagePipeline {
         let vae = self.parts.vae.get()?;
         vae.save_pretrained(&dir.join("vae"))?;
         part("vae", "diffusers", vae.class());
-        for controlnet in &self.parts.controlnets {
-            controlnet.get()?.save_pretrained(dir.join("controlnet"))?;
-            part("controlnet", "diffusers", "ControlNetModel");
+        for (which, controlnet) in self.parts.controlnets.iter().enumerate() {
+            // The names of diffusers' `MultiControlNetModel`.
+            let name = match which {
+                0 => "controlnet".to_owned(),
+                which => format!("controlnet_{which}"),
+            };
+            controlnet.get()?.save_pretrained(dir.join(name))?;
+        }
+        match self.parts.controlnets.len() {
+            0 => {}
+            1 => part("controlnet", "diffusers", "ControlNetModel"),
+            _ => part("controlnet", "diffusers", "MultiControlNetModel"),
         }
         let scheduler = dir.join("scheduler").join("scheduler_config.json");
         std::fs::create_dir_all(dir.join("scheduler")).map_err(Error::io(dir))?;
@@ -70,21 +87,17 @@ impl TextToImagePipeline {
     }
 
     /// The class that opens the parts.
-    fn saved_class(&self) -> Result<&str> {
-        if self.parts.controlnets.is_empty() || self.class.contains("ControlNet") {
-            return Ok(&self.class);
+    fn saved_class(&self) -> Result<String> {
+        let without = self.class.replace("ControlNet", "");
+        if self.parts.controlnets.is_empty() {
+            return Ok(without);
         }
-        if self.parts.controlnets.len() > 1 {
-            return Err(Error::unsupported(
-                "writing several ControlNets",
-                "TextToImagePipeline::save_pretrained",
-                "write the pipeline with one, and each of the others with its own \
-                 `save_pretrained`",
-            ));
+        if self.class != without {
+            return Ok(self.class.clone());
         }
         match self.family {
-            PipelineFamily::StableDiffusion => Ok("StableDiffusionControlNetPipeline"),
-            PipelineFamily::StableDiffusionXl => Ok("StableDiffusionXLControlNetPipeline"),
+            PipelineFamily::StableDiffusion => Ok("StableDiffusionControlNetPipeline".into()),
+            PipelineFamily::StableDiffusionXl => Ok("StableDiffusionXLControlNetPipeline".into()),
             other => Err(Error::unsupported(
                 format!("writing a ControlNet of {other:?}"),
                 "TextToImagePipeline::save_pretrained",

@@ -6,7 +6,7 @@ use super::{
     noise::NoiseStream,
     pipeline::TextToImagePipeline,
 };
-use aigc_core::{CancelToken, Result};
+use aigc_core::{CancelToken, Error, Result};
 use aigc_diffusion::{Denoiser, ModelCall, NoiseLevel};
 use burn::tensor::Tensor;
 
@@ -45,7 +45,8 @@ impl TextToImagePipeline {
     /// The start of `images` images. Noise is drawn in the order of diffusers.
     ///
     /// # Errors
-    /// Of the files of the autoencoder.
+    /// Of the files of the autoencoder; [`Error::InvalidArgument`] for unfinished latents that are
+    /// not given.
     pub(crate) fn start(
         &self,
         job: &Job,
@@ -56,7 +57,13 @@ impl TextToImagePipeline {
         let [channels, height, width] = job.latent_shape;
         let shape = [images, channels, height, width];
         let device = &self.device;
+        let unfinished = job.options.denoising_start;
         let Some(image) = &job.image else {
+            if let Some(part) = unfinished {
+                let expected = "not set without `image`; unfinished latents are continued by \
+                                `denoise_from`";
+                return Err(Error::argument("denoising_start", part, expected));
+            }
             let latents = noise.normal(shape, device) * job.plan.init_noise_sigma;
             return Ok(Start {
                 latents,
@@ -67,7 +74,7 @@ impl TextToImagePipeline {
         let image = to_tensor(image, device);
         let mask = job.mask.as_ref().map(|mask| mask_to_tensor(mask, device));
         let for_masks = self.network.extra_input_channels() > 0;
-        let from_noise = mask.is_some() && job.strength() == 1.0;
+        let from_noise = mask.is_some() && job.strength() == 1.0 && unfinished.is_none();
         // The image itself: to start from, or to put back.
         let latents = match from_noise && for_masks {
             true => None,
@@ -75,8 +82,16 @@ impl TextToImagePipeline {
                 Some(self.encode_image(job, &image, &job.encoded.image, images, noise, cancel)?)
             }
         };
+        if let (Some(latents), Some(_), None) = (&latents, unfinished, &mask) {
+            return Ok(Start {
+                latents: latents.clone().expand(shape),
+                inpainting: None,
+                unmasked: None,
+            });
+        }
         let drawn = noise.normal(shape, device);
         let start = match &latents {
+            Some(latents) if unfinished.is_some() => latents.clone().expand(shape),
             Some(latents) if !from_noise => {
                 let latents = latents.clone().expand(shape);
                 job.plan.add_noise(0, latents, drawn.clone())

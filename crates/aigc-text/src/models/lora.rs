@@ -1,16 +1,15 @@
-//! Low-rank adapters (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
-//! <https://arxiv.org/abs/2106.09685>), in memory and in PEFT's files.
+//! [Low-rank adapters](LoraConfig) of language models, in memory and in PEFT's files.
 //!
-//! The weight `W`, `[in, out]`, of a layer is frozen, and its change for a new task is trained as
-//! the product of two thin matrices: `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Only few
-//! parameters are trained, so the optimizer's state and the files are small.
+//! A layer becomes `y = x·W + (alpha / rank)·(x·A)·B + b`. Only few parameters are trained, so the
+//! optimizer's state and the files are small.
 
 use super::PretrainedModel;
 use crate::fields;
 use aigc_core::{
-    Error, Result, check,
+    Error, Result,
     checkpoint::write_atomic,
     json,
+    lora::LoraConfig,
     nn::Initializer,
     params::{ParamVisitor, visit_params},
     weights::{KeyMapping, Loaded, ParamKey, WeightReader, save_tensors},
@@ -19,7 +18,6 @@ use burn::{
     module::{LoraAdapter, Param, ParamId, Reparameterizer},
     tensor::{Tensor, TensorData},
 };
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
@@ -31,34 +29,6 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 const STEM: &str = "adapter_model";
 /// Prefix of names in the model that PEFT wraps.
 const WRAPPED: &str = "base_model.model.";
-
-/// Configuration of adapters; in JSON, the fields of PEFT's `adapter_config.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LoraConfig {
-    /// Rank: number of columns of `A` and rows of `B`.
-    #[serde(rename = "r")]
-    pub rank: usize,
-    /// Numerator of the factor `alpha / rank` of the product, which makes the learning rate
-    /// independent of the rank.
-    #[serde(rename = "lora_alpha")]
-    pub alpha: f64,
-    /// Suffixes of the names of the layers to adapt, such as `c_attn`; use a longer suffix
-    /// (`mlp.c_proj`) if one is ambiguous.
-    #[serde(rename = "target_modules")]
-    pub targets: Vec<String>,
-}
-
-/// PEFT's defaults for GPT-2.
-impl Default for LoraConfig {
-    fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 8.0,
-            targets: vec!["c_attn".into()],
-        }
-    }
-}
 
 /// Fields of PEFT that do not affect trained adapters.
 const INERT: &[&str] = &[
@@ -80,74 +50,46 @@ const INERT: &[&str] = &[
     "task_type",
 ];
 
-impl LoraConfig {
-    /// Fails unless every value is in its range. The limit on the rank and the targets are checked
-    /// with the model.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming the field.
-    pub fn validate(&self) -> Result<()> {
-        check::sizes(&[("rank", self.rank, 1 << 16)])?;
-        check::positive("alpha", self.alpha)?;
-        if self.targets.is_empty() {
-            return Err(Error::config("targets", "[]", "at least one layer"));
-        }
-        Ok(())
-    }
-
-    /// Reads an `adapter_config.json`. Unsupported features are errors unless they are turned off.
-    fn from_json(text: &str) -> Result<Self> {
-        let mut fields = fields::parse(text)?;
-        json::reject_unsupported(
-            &mut fields,
-            &[("peft_type", r#""LORA""#), ("bias", r#""none""#)],
-        )?;
-        // Other values also change the adapted weights.
-        fields
-            .remove("init_lora_weights")
-            .map_or(Ok(()), |init| match init.as_str() {
-                None | Some("gaussian") => Ok(()),
-                Some(other) => Err(Error::config(
-                    "init_lora_weights",
-                    other,
-                    "true, false or gaussian",
-                )),
-            })?;
-        let Loaded {
-            value: config,
-            unused_fields: others,
-            ..
-        } = json::from_map_with_defaults::<Self>(&fields)?;
-        let is_off = |value: &serde_json::Value| match value {
-            serde_json::Value::Null | serde_json::Value::Bool(false) => true,
-            serde_json::Value::Array(items) => items.is_empty(),
-            serde_json::Value::Object(items) => items.is_empty(),
-            _ => false,
-        };
-        match others
-            .iter()
-            .find(|name| !INERT.contains(&name.as_str()) && !is_off(&fields[*name]))
-        {
-            Some(name) => Err(Error::config(
-                name,
-                &fields[name],
-                "null or false: adapters of this kind are not supported",
+/// Reads an `adapter_config.json`. Unsupported features are errors unless they are turned off.
+fn config_from_json(text: &str) -> Result<LoraConfig> {
+    let mut fields = fields::parse(text)?;
+    json::reject_unsupported(
+        &mut fields,
+        &[("peft_type", r#""LORA""#), ("bias", r#""none""#)],
+    )?;
+    // Other values also change the adapted weights.
+    fields
+        .remove("init_lora_weights")
+        .map_or(Ok(()), |init| match init.as_str() {
+            None | Some("gaussian") => Ok(()),
+            Some(other) => Err(Error::config(
+                "init_lora_weights",
+                other,
+                "true, false or gaussian",
             )),
-            None => Ok(config),
-        }
+        })?;
+    let Loaded {
+        value: config,
+        unused_fields: others,
+        ..
+    } = json::from_map_with_defaults::<LoraConfig>(&fields)?;
+    let is_off = |value: &serde_json::Value| match value {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => true,
+        serde_json::Value::Array(items) => items.is_empty(),
+        serde_json::Value::Object(items) => items.is_empty(),
+        _ => false,
+    };
+    match others
+        .iter()
+        .find(|name| !INERT.contains(&name.as_str()) && !is_off(&fields[*name]))
+    {
+        Some(name) => Err(Error::config(
+            name,
+            &fields[name],
+            "null or false: adapters of this kind are not supported",
+        )),
+        None => Ok(config),
     }
-
-    fn adapts(&self, layer: &str) -> bool {
-        self.targets
-            .iter()
-            .any(|target| ends_with_name(layer, target))
-    }
-}
-
-/// Whether a dotted name ends with the components of `end`.
-fn ends_with_name(name: &str, end: &str) -> bool {
-    name.strip_suffix(end)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// See [`PretrainedModel::with_lora`].
@@ -172,21 +114,8 @@ pub(super) fn attach<M: PretrainedModel>(model: M, config: LoraConfig) -> Result
     };
     visit_params(&model, &mut layers);
     let layers = layers.found;
-    let is_unknown = |target: &&String| {
-        !layers
-            .iter()
-            .any(|layer| ends_with_name(&layer.name, target))
-    };
-    if let Some(target) = config.targets.iter().find(is_unknown) {
-        let mut known: Vec<&str> = layers
-            .iter()
-            .filter_map(|layer| layer.name.rsplit('.').next())
-            .collect();
-        known.sort_unstable();
-        known.dedup();
-        let expected = format!("suffixes of layer names, such as {}", known.join(", "));
-        return Err(Error::config("targets", target, expected));
-    }
+    let names: Vec<&str> = layers.iter().map(|layer| &layer.name[..]).collect();
+    config.check_targets(&names)?;
     let adapted: Vec<&Layer> = layers
         .iter()
         .filter(|layer| config.adapts(&layer.name))
@@ -201,11 +130,10 @@ pub(super) fn attach<M: PretrainedModel>(model: M, config: LoraConfig) -> Result
         );
         return Err(Error::config("rank", config.rank, expected));
     }
-    let (rank, scale) = (config.rank, config.alpha / config.rank as f64);
     let attach = Attach {
         to: adapted.iter().map(|layer| layer.weight).collect(),
-        rank,
-        scale,
+        rank: config.rank,
+        scale: config.scale(),
     };
     let mut model = model.apply_reparameterization(attach);
     model.set_lora(Some(config));
@@ -245,7 +173,7 @@ pub(super) fn save<M: PretrainedModel>(model: &M, dir: &Path) -> Result<()> {
 /// See [`PretrainedModel::load_lora`].
 pub(super) fn load<M: PretrainedModel>(model: M, dir: &Path) -> Result<M> {
     let adapted = json::read_file(&dir.join(CONFIG), |text| {
-        model.with_lora(LoraConfig::from_json(text)?)
+        model.with_lora(config_from_json(text)?)
     })?;
     let mapping = |key: ParamKey<'_>| match peft_name(key.path) {
         // Names in a model without output layer lack the first component.

@@ -5,9 +5,9 @@ mod gpt2;
 mod lora;
 mod pretrained;
 
+pub use aigc_core::lora::LoraConfig;
 pub use any::AnyCausalLm;
 pub use gpt2::{ActivationName, Gpt2, Gpt2Config};
-pub use lora::LoraConfig;
 pub use pretrained::{PretrainedModel, QuantizablePart};
 
 use crate::cache::Cache;

@@ -5,6 +5,8 @@
     reason = "each test is a separate program, and none uses everything"
 )]
 
+pub(crate) mod http;
+
 use aigc_core::{
     Error, Result,
     text_to_image::{
@@ -53,6 +55,16 @@ pub(crate) fn colour(seed: u64, index: usize) -> [u8; 3] {
 
 fn picture(size: (u32, u32), colour: [u8; 3]) -> DynamicImage {
     RgbImage::from_pixel(size.0, size.1, Rgb(colour)).into()
+}
+
+/// A picture that no format makes smaller.
+fn noise(size: (u32, u32)) -> DynamicImage {
+    let mut bits = 1u32;
+    let mut byte = || {
+        bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (bits >> 24) as u8
+    };
+    RgbImage::from_fn(size.0, size.1, |_, _| Rgb([byte(), byte(), byte()])).into()
 }
 
 impl TextToImage for Squares {
@@ -104,6 +116,7 @@ impl TextToImage for Squares {
         let images = (0..n).map(|i| {
             let painted = colour(seed, first + i);
             let image = match &request.image {
+                None if request.prompt == "noise" => noise(size),
                 None => picture(size, painted),
                 Some(image) => {
                     let mut image = image.to_rgb8();

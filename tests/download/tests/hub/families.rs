@@ -129,7 +129,7 @@ named! {
 }
 
 /// What the hub has of a directory.
-fn site(dir: &Path) -> Site {
+pub(crate) fn site(dir: &Path) -> Site {
     let mut site = Site {
         commit: COMMIT.into(),
         ..Site::default()
@@ -152,7 +152,7 @@ fn site(dir: &Path) -> Site {
 }
 
 /// A hub that has these files, and an empty cache.
-fn serve(site: Site) -> (Server, Hub, TempDir) {
+pub(crate) fn serve(site: Site) -> (Server, Hub, TempDir) {
     let cache = tempdir().unwrap();
     let server = Server::new("127.0.0.1", site);
     let hub = server.hub(cache.path());
@@ -160,7 +160,7 @@ fn serve(site: Site) -> (Server, Hub, TempDir) {
 }
 
 /// Names of the files requested from the server since the last call.
-fn requested(server: &Server) -> BTreeSet<String> {
+pub(crate) fn requested(server: &Server) -> BTreeSet<String> {
     let name = |line: String| {
         let (_, rest) = line.split_once("/resolve/")?;
         let (_, name) = rest.trim_end_matches(" token").split_once('/')?;
@@ -169,7 +169,7 @@ fn requested(server: &Server) -> BTreeSet<String> {
     server.log().into_iter().filter_map(name).collect()
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+pub(crate) fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| name.to_string()).collect()
 }
 

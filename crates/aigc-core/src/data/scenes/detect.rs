@@ -1,7 +1,8 @@
 //! Shapes read from pixels, and the relevance of an image to a caption.
 
 use super::{
-    Background, Caption, Color, Object, Relation, SIDE, Scene, Shape, ShapeSize, draw::coverage,
+    Background, Caption, Color, Group, Object, Relation, SIDE, Scene, Shape, ShapeSize,
+    draw::coverage,
 };
 use crate::data::Image;
 
@@ -193,37 +194,49 @@ impl Relevance {
     }
 }
 
+/// The shapes of a group's colour and outline.
+fn of_kind<'a>(scene: &'a Scene, group: &Group) -> Vec<&'a Object> {
+    let objects = scene.objects.iter();
+    objects
+        .filter(|object| (object.color, object.shape) == (group.color, group.shape))
+        .collect()
+}
+
 /// Compares a scene, such as a [detected](detect) one, with a caption.
+///
+/// Of two groups of one kind, the first has the shapes that come first in the direction of the
+/// relation.
 pub fn judge(caption: &Caption, scene: &Scene) -> Relevance {
-    let of = |kind: (Color, Shape)| {
-        let is = move |object: &&Object| (object.color, object.shape) == kind;
-        scene.objects.iter().filter(is)
-    };
-    let (mut objects, mut right_objects, mut sizes) = (0, 0, true);
-    let mut counts = true;
-    for group in caption.groups() {
-        let found = of((group.color, group.shape)).count();
+    let (mut first, mut second) = (of_kind(scene, &caption.first), vec![]);
+    let mut relation = true;
+    if let Some((word, group)) = &caption.second {
+        // Smaller values come first.
+        let along = |object: &Object| match word {
+            Relation::LeftOf => object.center[0],
+            Relation::RightOf => -object.center[0],
+            Relation::Above => object.center[1],
+            Relation::Below => -object.center[1],
+        };
+        let same_kind = (group.color, group.shape) == (caption.first.color, caption.first.shape);
+        second = if same_kind {
+            first.sort_by(|a, b| along(a).total_cmp(&along(b)));
+            first.split_off(first.len().min(caption.first.count))
+        } else {
+            of_kind(scene, group)
+        };
+        let before = |a: &&Object| second.iter().all(|b| along(a) < along(b));
+        relation = first.iter().all(before);
+    }
+    let (mut objects, mut right_objects) = (0, 0);
+    let (mut counts, mut sizes) = (true, true);
+    for (group, found) in caption.groups().zip([&first, &second]) {
         objects += group.count;
-        right_objects += found.min(group.count);
-        counts &= found == group.count;
-        let fits = |object: &Object| group.size.is_none_or(|size| size == object.size);
-        sizes &= of((group.color, group.shape)).all(fits);
+        right_objects += found.len().min(group.count);
+        counts &= found.len() == group.count;
+        let fits = |object: &&Object| group.size.is_none_or(|size| size == object.size);
+        sizes &= found.iter().all(fits);
     }
     counts &= scene.objects.len() == objects;
-    let relation = caption.second.is_none_or(|(relation, second)| {
-        let (axis, sign) = match relation {
-            Relation::LeftOf => (0, 1.0),
-            Relation::RightOf => (0, -1.0),
-            Relation::Above => (1, 1.0),
-            Relation::Below => (1, -1.0),
-        };
-        let first = (caption.first.color, caption.first.shape);
-        let before = |a: &Object| {
-            let precedes = |b: &Object| sign * (b.center[axis] - a.center[axis]) > 0.0;
-            of((second.color, second.shape)).all(precedes)
-        };
-        of(first).all(before)
-    });
     Relevance {
         objects,
         right_objects,

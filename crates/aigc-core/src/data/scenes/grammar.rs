@@ -1,141 +1,11 @@
-//! Captions: their words, their grammar, and which are held out.
+//! Captions: their grammar, and which are held out.
 
-use super::Split;
+use super::{
+    Split,
+    words::{Background, COUNTS, Color, Relation, Shape, ShapeSize},
+};
 use crate::{Error, Result, rng::Rng};
 use std::{fmt, str::FromStr};
-
-/// An enumeration whose variants are words.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl $name {
-            /// All values.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The word.
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-
-            fn of(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| value.word() == word)
-            }
-
-            fn random(rng: &mut Rng) -> Self {
-                Self::ALL[rng.random_index(Self::ALL.len())]
-            }
-        }
-    };
-}
-
-words! {
-    /// The colour of a shape.
-    Color {
-        /// Red.
-        Red = "red",
-        /// Orange.
-        Orange = "orange",
-        /// Yellow.
-        Yellow = "yellow",
-        /// Green.
-        Green = "green",
-        /// Blue.
-        Blue = "blue",
-        /// Purple.
-        Purple = "purple",
-    }
-}
-
-words! {
-    /// The outline of a shape.
-    Shape {
-        /// A circle.
-        Circle = "circle",
-        /// A square with horizontal and vertical sides.
-        Square = "square",
-        /// A triangle with a horizontal base.
-        Triangle = "triangle",
-        /// A star with five points.
-        Star = "star",
-    }
-}
-
-words! {
-    /// The size of a shape.
-    ShapeSize {
-        /// About 11 pixels.
-        Small = "small",
-        /// About 19 pixels.
-        Large = "large",
-    }
-}
-
-words! {
-    /// The place of the first group of shapes relative to the second.
-    Relation {
-        /// Every shape of the first group is above every shape of the second.
-        Above = "above",
-        /// Every shape of the first group is below every shape of the second.
-        Below = "below",
-        /// Every shape of the first group is left of every shape of the second.
-        LeftOf = "left",
-        /// Every shape of the first group is right of every shape of the second.
-        RightOf = "right",
-    }
-}
-
-words! {
-    /// The colour behind the shapes.
-    Background {
-        /// White.
-        White = "white",
-        /// Gray.
-        Gray = "gray",
-        /// Black.
-        Black = "black",
-    }
-}
-
-/// Words for one, two and three shapes.
-const COUNTS: [&str; 3] = ["a", "two", "three"];
-
-/// Every word of the grammar: the vocabulary of a tokenizer.
-pub const WORDS: &[&str] = &[
-    "a",
-    "two",
-    "three",
-    "small",
-    "large",
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "blue",
-    "purple",
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "circles",
-    "squares",
-    "triangles",
-    "stars",
-    "above",
-    "below",
-    "left",
-    "right",
-    "of",
-    "on",
-    "white",
-    "gray",
-    "black",
-    "background",
-];
 
 /// Shapes of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -284,10 +154,7 @@ impl FromStr for Caption {
                 second,
                 background,
             }),
-            Some(word) => Err(wrong(
-                word,
-                "above, below, left of, right of, on, or the end",
-            )),
+            Some(_) => Err(words.wrong("above, below, left of, right of, on, or the end")),
         }
     }
 }
@@ -298,21 +165,21 @@ struct Words<'a> {
     at: usize,
 }
 
-fn wrong(word: &str, expected: &str) -> Error {
-    Error::argument("caption", format!("`{word}` at a place"), expected)
-}
-
 impl<'a> Words<'a> {
     fn peek(&self) -> Option<&'a str> {
         self.words.get(self.at).copied()
     }
 
-    fn take<T>(&mut self, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
+    /// The next word is not what was expected.
+    fn wrong(&self, expected: &str) -> Error {
         let word = self.peek().unwrap_or("the end");
-        let value = self
-            .peek()
-            .and_then(read)
-            .ok_or_else(|| wrong(word, expected))?;
+        let value = format!("`{word}` as word {}", self.at + 1);
+        Error::argument("caption", value, expected)
+    }
+
+    fn take<T>(&mut self, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let value = self.peek().and_then(read);
+        let value = value.ok_or_else(|| self.wrong(expected))?;
         self.at += 1;
         Ok(value)
     }
@@ -352,6 +219,7 @@ impl<'a> Words<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::scenes::WORDS;
     use std::collections::BTreeSet;
 
     #[test]
@@ -381,7 +249,7 @@ mod tests {
             ("four red circles", "`four`"),
             ("a pink circle", "`pink`"),
             ("two red circle", "`circle`"),
-            ("a red cat", "`cat`"),
+            ("a red cat", "`cat` as word 3, expected circle"),
             ("a red circle left a blue square", "`a`"),
             ("a red circle above", "`the end`"),
             ("a red circle and a blue square", "`and`"),

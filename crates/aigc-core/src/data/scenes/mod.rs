@@ -22,13 +22,13 @@ mod detect;
 mod draw;
 mod grammar;
 mod layout;
+mod words;
 
 pub use detect::{Relevance, detect, judge};
 pub use draw::render;
-pub use grammar::{
-    Background, Caption, Color, Group, Relation, Shape, ShapeSize, WORDS, is_held_out,
-};
+pub use grammar::{Caption, Group, is_held_out};
 pub use layout::{Object, Scene};
+pub use words::{Background, Color, Relation, Shape, ShapeSize, WORDS};
 
 use super::{Dataset, Image, ImageShape};
 use crate::{Result, rng::Rng};
@@ -160,6 +160,69 @@ mod tests {
         ] {
             let other: Caption = other.parse().unwrap();
             assert!(!judge(&other, &found).is_right(), "{other}");
+        }
+    }
+
+    /// Two groups of one kind are told apart by their places.
+    #[test]
+    fn groups_of_one_kind_are_judged() {
+        let parse = |text: &str| text.parse::<Caption>().unwrap();
+        let text = "two small red circles left of a large red circle";
+        let scene = Scene::random(&parse(text), &mut Rng::new(2)).unwrap();
+        let found = detect(&render(&scene));
+        let relevance = judge(&parse(text), &found);
+        assert!(relevance.is_right(), "{relevance:?}");
+        assert_eq!((relevance.objects, relevance.right_objects), (3, 3));
+        for other in [
+            "two small red circles right of a large red circle",
+            "a small red circle left of a large red circle",
+            "two large red circles left of a small red circle",
+            "three red circles left of a red circle",
+        ] {
+            assert!(!judge(&parse(other), &found).is_right(), "{other}");
+        }
+        let relevance = judge(&parse("three red circles left of a red circle"), &found);
+        assert_eq!((relevance.objects, relevance.right_objects), (4, 3));
+    }
+
+    /// Every kind of shape is read in the corners, before every background.
+    #[test]
+    fn detector_reads_shapes_at_borders() {
+        for (number, shape) in Shape::ALL.iter().enumerate() {
+            for color in Color::ALL {
+                for background in Background::ALL {
+                    for (size, radius) in [
+                        (ShapeSize::Small, 5.0),
+                        (ShapeSize::Small, 6.0),
+                        (ShapeSize::Large, 9.0),
+                        (ShapeSize::Large, 10.0),
+                    ] {
+                        let (near, far) = (1.0 + radius, 63.0 - radius);
+                        let corners = [[near, near], [far, near], [near, far], [far, far]];
+                        let object = Object {
+                            shape: *shape,
+                            color: *color,
+                            size,
+                            center: corners[(number + *color as usize) % 4],
+                            radius,
+                        };
+                        let scene = Scene {
+                            objects: vec![object],
+                            background: *background,
+                        };
+                        let found = detect(&render(&scene));
+                        assert_eq!(found.background, *background, "{object:?}");
+                        let [read] = found.objects[..] else {
+                            panic!("{object:?} was read as {found:?}");
+                        };
+                        let kind = |object: &Object| (object.shape, object.color, object.size);
+                        assert_eq!(kind(&read), kind(&object));
+                        let off =
+                            (0..2).map(|axis| (read.center[axis] - object.center[axis]).abs());
+                        assert!(off.fold(0.0, f64::max) < 0.6, "{read:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -2,10 +2,13 @@
 //! which `pytorch-reader` refuses, such as the classes of callbacks as keys.
 
 use super::{
-    Pickle,
-    machine::{Id, Machine, Value},
+    Parsed, Pickle,
+    value::{Id, Value},
 };
-use crate::{Error, Result, weights::stored::Place};
+use crate::{
+    Error, Result,
+    weights::stored::{Place, Step, Stored},
+};
 use pytorch_reader::DType;
 use safetensors::Dtype;
 use std::{
@@ -18,6 +21,8 @@ use std::{
 
 /// The most dictionaries and lists around a tensor.
 const DEEPEST: usize = 32;
+/// The longest name of a tensor, in bytes.
+const LONGEST_NAME: usize = 512;
 
 /// Where a storage lies in the file, in bytes.
 #[derive(Clone, Copy)]
@@ -26,24 +31,21 @@ struct Range {
     len: u64,
 }
 
-/// The tensors of a checkpoint with their shapes, as bytes of the file.
+/// The tensors of a checkpoint, as bytes of the file.
 ///
 /// # Errors
-/// [`Error::Weights`] if the file is broken or has none, or if a tensor is not contiguous;
+/// [`Error::Weights`] if the file is broken, or a tensor does not lie in its storage;
 /// [`Error::Io`] if it cannot be read.
-pub(super) fn tensors(path: &Path, pickle: &Pickle) -> Result<Vec<(String, Vec<usize>, Place)>> {
-    let wrong = |reason: String| Error::weights(path, reason);
+pub(super) fn tensors(path: &Path, pickle: &Pickle, parsed: &Parsed) -> Result<Vec<Stored>> {
     let mut file = File::open(path).map_err(Error::io(path))?;
-    let (values, root, storages) = match &pickle.root {
-        Some(folder) => {
-            let (values, root, _) = Machine::read(&pickle.bytes).map_err(wrong)?;
-            let storages = archived(path, &file, folder)?;
-            (values, root, storages)
-        }
-        None => legacy(path, &mut file, &pickle.bytes)?,
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    let storages = match (&pickle.root, &parsed.keys) {
+        (Some(folder), _) => archived(path, &file, folder)?,
+        (None, Some((keys, start))) => legacy(path, &mut file, &parsed.values, keys, *start)?,
+        (None, None) => HashMap::new(),
     };
-    let file = Arc::new(Mutex::new(file));
-    let found = named(&values, state_dict(&values, root));
+    let (values, file) = (&parsed.values, Arc::new(Mutex::new(file)));
+    let path: Arc<Path> = path.into();
     let tensor = |(name, id): (String, Id)| {
         let Value::Tensor {
             key,
@@ -55,25 +57,58 @@ pub(super) fn tensors(path: &Path, pickle: &Pickle) -> Result<Vec<(String, Vec<u
         else {
             unreachable!("only tensors are named");
         };
-        let wrong = |what: &str| Error::weights(path, format!("{name} {what}"));
+        let wrong = |what: &str| Error::weights(&path, format!("{name} {what}"));
         let range = storages
             .get(key)
             .ok_or_else(|| wrong("has no data in the file"))?;
-        let len = contiguous(shape, steps).ok_or_else(|| wrong("is not contiguous"))?;
+        let axes = axes(shape, steps).ok_or_else(|| wrong("has impossible sizes or strides"))?;
         let size = dtype.size();
-        let end = first.checked_add(len).and_then(|end| end.checked_mul(size));
+        let end = first
+            .checked_add(axes.extent)
+            .and_then(|end| end.checked_mul(size));
         if end.is_none_or(|end| end as u64 > range.len) {
             return Err(wrong("is larger than its data"));
+        }
+        // Rows may be repeated by a stride of 0.
+        let bytes = axes.elements.checked_mul(size);
+        if bytes.is_none_or(|bytes| bytes as u64 > length) {
+            return Err(wrong("is larger than the file"));
         }
         let place = Place::Bytes {
             file: file.clone(),
             start: range.start + (first * size) as u64,
-            len,
+            len: axes.extent,
             dtype: stored(*dtype),
         };
-        Ok((name.clone(), shape.clone(), place))
+        Ok(Stored {
+            name,
+            shape: shape.clone(),
+            path: path.clone(),
+            place,
+            steps: axes.gather.into_iter().collect(),
+        })
     };
+    let found = named(values, state_dict(values, parsed.root));
     found.into_iter().map(tensor).collect()
+}
+
+/// Numbers and texts beside the tensors, such as `epoch` and `global_step`.
+pub(super) fn metadata(parsed: &Parsed) -> BTreeMap<String, String> {
+    let Value::Dict(entries) = &parsed.values[parsed.root] else {
+        return BTreeMap::new();
+    };
+    let entry = |(key, value): &(Id, Id)| {
+        let Value::Text(key) = &parsed.values[*key] else {
+            return None;
+        };
+        let value = match &parsed.values[*value] {
+            Value::Int(value) => value.to_string(),
+            Value::Text(value) if value.len() <= LONGEST_NAME => value.clone(),
+            _ => return None,
+        };
+        Some((key.clone(), value))
+    };
+    entries.iter().filter_map(entry).collect()
 }
 
 fn stored(dtype: DType) -> Dtype {
@@ -94,19 +129,44 @@ fn stored(dtype: DType) -> Dtype {
     }
 }
 
-/// The number of elements of a tensor that is contiguous.
-fn contiguous(shape: &[usize], steps: &[usize]) -> Option<usize> {
-    if shape.len() != steps.len() {
+/// How the elements of a tensor lie in its storage.
+struct Axes {
+    elements: usize,
+    /// Elements of the storage from the first to the last one of the tensor.
+    extent: usize,
+    /// `None` if it is contiguous.
+    gather: Option<Step>,
+}
+
+/// `None` if sizes and strides do not belong together or are too large.
+fn axes(shape: &[usize], strides: &[usize]) -> Option<Axes> {
+    if shape.len() != strides.len() {
         return None;
     }
-    let mut len = 1usize;
-    for (size, step) in shape.iter().zip(steps).rev() {
-        if *size > 1 && *step != len {
-            return None;
+    let product = |len: usize, size: &usize| len.checked_mul(*size);
+    let elements = shape.iter().try_fold(1, product)?;
+    let (mut last, mut inner, mut contiguous) = (0usize, 1usize, true);
+    let mut axes = vec![];
+    for (size, stride) in shape.iter().zip(strides).rev() {
+        // An axis of one element is not stepped along.
+        let stride = if *size > 1 { *stride } else { 0 };
+        contiguous &= *size <= 1 || stride == inner;
+        if elements > 0 {
+            inner = inner.checked_mul(*size)?;
+            last = (size - 1).checked_mul(stride)?.checked_add(last)?;
         }
-        len = len.checked_mul(*size)?;
+        axes.push((*size, stride));
     }
-    Some(len)
+    axes.reverse();
+    Some(Axes {
+        elements,
+        extent: if elements > 0 {
+            last.checked_add(1)?
+        } else {
+            0
+        },
+        gather: (!contiguous && elements > 0).then(|| Step::Gather(axes.into())),
+    })
 }
 
 /// The dictionary under `state_dict` or `model`, else the root.
@@ -130,28 +190,44 @@ fn state_dict(values: &[Value], root: Id) -> Id {
 /// The tensors in dictionaries and lists below `root`, under the names of their keys joined by
 /// dots. A container that occurs twice is entered once.
 fn named(values: &[Value], root: Id) -> Vec<(String, Id)> {
+    if let Value::Tensor { .. } = &values[root] {
+        return vec![(String::new(), root)];
+    }
     let mut found = BTreeMap::new();
     let mut entered = HashSet::new();
     let mut rest = vec![(String::new(), root, 0)];
     while let Some((name, id, depth)) = rest.pop() {
-        let inner = |key: &str| match name.is_empty() {
-            true => key.to_owned(),
-            false => format!("{name}.{key}"),
+        if depth == DEEPEST || !entered.insert(id) {
+            continue;
+        }
+        let mut visit = |key: &str, id: Id| {
+            if name.len() + key.len() >= LONGEST_NAME {
+                return;
+            }
+            let inner = || match name.is_empty() {
+                true => key.to_owned(),
+                false => format!("{name}.{key}"),
+            };
+            match &values[id] {
+                Value::Tensor { .. } => drop(found.insert(inner(), id)),
+                Value::Dict(_) | Value::Items(_) => rest.push((inner(), id, depth + 1)),
+                _ => {}
+            }
         };
         match &values[id] {
-            Value::Tensor { .. } => drop(found.insert(name, id)),
-            Value::Dict(_) | Value::Items(_) if depth == DEEPEST || !entered.insert(id) => {}
-            Value::Dict(entries) => rest.extend(entries.iter().filter_map(|(key, value)| {
-                let key = match &values[*key] {
-                    Value::Text(key) => inner(key),
-                    Value::Int(key) => inner(&key.to_string()),
-                    _ => return None,
-                };
-                Some((key, *value, depth + 1))
-            })),
+            Value::Dict(entries) => {
+                for (key, value) in entries {
+                    match &values[*key] {
+                        Value::Text(key) => visit(key, *value),
+                        Value::Int(key) => visit(&key.to_string(), *value),
+                        _ => {}
+                    }
+                }
+            }
             Value::Items(items) => {
-                let items = items.iter().enumerate();
-                rest.extend(items.map(|(at, item)| (inner(&at.to_string()), *item, depth + 1)));
+                for (at, item) in items.iter().enumerate() {
+                    visit(&at.to_string(), *item);
+                }
             }
             _ => {}
         }
@@ -163,6 +239,15 @@ fn named(values: &[Value], root: Id) -> Vec<(String, Id)> {
 fn archived(path: &Path, file: &File, folder: &str) -> Result<HashMap<String, Range>> {
     let wrong = |error: zip::result::ZipError| Error::weights(path, error);
     let mut archive = zip::ZipArchive::new(file).map_err(wrong)?;
+    let mut order = String::new();
+    if let Ok(entry) = archive.by_name(&format!("{folder}byteorder")) {
+        let read = entry.take(16).read_to_string(&mut order);
+        read.map_err(Error::io(path))?;
+    }
+    if order.trim() == "big" {
+        let reason = "numbers with the highest byte first are not read";
+        return Err(Error::weights(path, reason));
+    }
     let mut storages = HashMap::new();
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(wrong)?;
@@ -199,44 +284,27 @@ fn archived(path: &Path, file: &File, folder: &str) -> Result<HashMap<String, Ra
     }
 }
 
-/// The pickles of a file in the format before archives (a magic number, the version, the system,
-/// the checkpoint, the keys of its storages) and the storages after them, each with its length.
+/// The storages of a file in the format before archives, from byte `start` on in the order of
+/// `keys`, each with its length.
 fn legacy(
     path: &Path,
     file: &mut File,
-    bytes: &[u8],
-) -> Result<(Vec<Value>, Id, HashMap<String, Range>)> {
+    values: &[Value],
+    keys: &[String],
+    mut start: u64,
+) -> Result<HashMap<String, Range>> {
     let wrong = |reason: String| Error::weights(path, reason);
-    let mut at = 0;
-    let mut next = || {
-        let (values, root, len) = Machine::read(&bytes[at..]).map_err(wrong)?;
-        at += len;
-        Ok((values, root))
-    };
-    for _ in 0..3 {
-        next()?;
-    }
-    let (values, root) = next()?;
-    let (keys, list) = next()?;
-    let types: HashMap<&String, DType> = values
+    let types: HashMap<&str, DType> = values
         .iter()
         .filter_map(|value| match value {
-            Value::Storage { key, dtype } => Some((key, *dtype)),
+            Value::Storage { key, dtype } => Some((&key[..], *dtype)),
             _ => None,
         })
         .collect();
-    let Value::Items(list) = &keys[list] else {
-        return Err(wrong("no list of storages".into()));
-    };
     let length = file.metadata().map_err(Error::io(path))?.len();
-    let (mut start, mut storages) = (at as u64, HashMap::new());
-    for key in list {
-        let key = match &keys[*key] {
-            Value::Text(key) => key.clone(),
-            Value::Int(key) => key.to_string(),
-            _ => return Err(wrong("a storage without a key".into())),
-        };
-        let Some(dtype) = types.get(&key) else {
+    let mut storages = HashMap::new();
+    for key in keys {
+        let Some(dtype) = types.get(&key[..]) else {
             return Err(wrong(format!("the storage {key} has an unknown type")));
         };
         let mut count = [0; 8];
@@ -252,15 +320,18 @@ fn legacy(
             start: start + 8,
             len,
         };
-        storages.insert(key, range);
+        storages.insert(key.clone(), range);
         start = end;
     }
-    Ok((values, root, storages))
+    Ok(storages)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{machine::Machine, value::Fault},
+        *,
+    };
     use crate::weights::WeightReader;
     use std::path::PathBuf;
 
@@ -317,7 +388,9 @@ mod tests {
         let read_all = |bytes: &[u8]| {
             let path = file(&dir, bytes);
             let pickle = Pickle::read(&path)?;
-            tensors(&path, &pickle).map(|tensors| tensors.len())
+            let parsed = pickle.parse();
+            let parsed = parsed.map_err(|fault| Error::weights(&path, fault))?;
+            tensors(&path, &pickle, &parsed).map(|tensors| tensors.len())
         };
         for bytes in FILES {
             assert_eq!(read_all(bytes).unwrap(), 9);
@@ -345,9 +418,9 @@ mod tests {
             bytes.extend(b"(h\x01h\x01lq\x01");
         }
         bytes.extend(b"\x86.");
-        let (values, root, len) = Machine::read(&bytes).unwrap();
-        assert_eq!(len, bytes.len());
-        assert!(named(&values, root).is_empty() && values.len() < 300);
+        let read = Machine::read(&bytes).expect("a pickle");
+        assert_eq!(read.len, bytes.len());
+        assert!(named(&read.values, read.root).is_empty() && read.values.len() < 300);
         for (bytes, reason) in [
             (&b"h\x00."[..], "recalls"),
             (b".", "empty stack"),
@@ -356,8 +429,59 @@ mod tests {
             (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "truncated"),
             (b"\xfe", "instruction 0xfe"),
         ] {
-            let error = Machine::read(bytes).err().unwrap();
+            let error = Machine::read(bytes).err().expect(reason).to_string();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    /// A key of a mebibyte before thousands of others would give names of gibibytes.
+    #[test]
+    fn keys_and_values_are_bounded() {
+        let text = |text: &[u8]| {
+            let len = (text.len() as u32).to_le_bytes();
+            [&b"X"[..], &len, text].concat()
+        };
+        let long = [&b"}"[..], &text(&vec![b'a'; 1 << 20]), b"}s."].concat();
+        let many = [&b"("[..], &vec![b'N'; (1 << 22) + 1], b"l."].concat();
+        for (bytes, reason) in [(long, "a key of 1048576 bytes"), (many, "4194304 values")] {
+            match Machine::read(&bytes) {
+                Err(Fault::TooLarge(found)) => assert!(found.contains(reason), "{found}"),
+                _ => panic!("{reason}"),
+            }
+        }
+        // A tensor below several keys of 100 bytes: its name has a limit.
+        let tensor = Value::Tensor {
+            key: "0".into(),
+            dtype: DType::F32,
+            first: 0,
+            shape: vec![],
+            steps: vec![],
+        };
+        let mut values = vec![Value::Text("b".repeat(100)), tensor];
+        for depth in 1..8 {
+            values.push(Value::Dict(vec![(0, values.len() - 1)]));
+            let found = named(&values, values.len() - 1);
+            assert_eq!(found.len(), usize::from(depth < 6), "{depth}");
+        }
+    }
+
+    /// Strides as PyTorch has them: of a transpose, of channels last, of a repeated row.
+    #[test]
+    fn strides_give_extents() {
+        let of = |shape: &[usize], strides: &[usize]| {
+            let axes = axes(shape, strides)?;
+            Some((axes.elements, axes.extent, axes.gather.is_some()))
+        };
+        assert_eq!(of(&[2, 3], &[3, 1]), Some((6, 6, false)));
+        assert_eq!(of(&[2, 1, 3], &[3, 77, 1]), Some((6, 6, false)));
+        assert_eq!(of(&[3, 2], &[1, 3]), Some((6, 6, true)));
+        assert_eq!(of(&[2, 3, 2, 2], &[12, 1, 6, 3]), Some((24, 24, true)));
+        assert_eq!(of(&[5, 3], &[0, 1]), Some((15, 3, true)));
+        assert_eq!(of(&[2, 2], &[5, 1]), Some((4, 7, true)));
+        assert_eq!(of(&[], &[]), Some((1, 1, false)));
+        assert_eq!(of(&[0, 3], &[3, 1]), Some((0, 0, false)));
+        assert_eq!(of(&[2], &[1, 1]), None);
+        assert_eq!(of(&[usize::MAX, 3], &[1, 1]), None);
+        assert_eq!(of(&[2, 2], &[usize::MAX, 1]), None);
     }
 }

@@ -4,65 +4,44 @@
 //! gives an opaque value. Values lie in one list and refer to each other by number, so that a
 //! pickle of `n` bytes takes memory proportional to `n`, however often it refers to a value.
 
+use super::value::{Fault, Id, Unpickled, Value};
 use pytorch_reader::DType;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-/// The number of a value.
-pub(super) type Id = usize;
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    /// What is not needed.
-    Opaque,
-    Int(i64),
-    Text(String),
-    /// A function or class, such as `torch.HalfStorage`.
-    Name(String),
-    /// A tuple or a list.
-    Items(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Storage {
-        key: String,
-        dtype: DType,
-    },
-    Tensor {
-        key: String,
-        dtype: DType,
-        /// Number of the first element in the storage.
-        first: usize,
-        shape: Vec<usize>,
-        steps: Vec<usize>,
-    },
-}
-
-/// The values of one pickle.
+/// Reads the instructions of one pickle.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     values: Vec<Value>,
+    names: BTreeSet<String>,
     stack: Vec<Id>,
     /// Lengths of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
 }
 
-type Result<T> = std::result::Result<T, String>;
+type Result<T> = std::result::Result<T, Fault>;
 
 /// Limits on what values copy of others, so that a small pickle does not become large in memory.
 const LONGEST_NAME: usize = 256;
 const MOST_AXES: usize = 64;
+/// Limits on what checkpoints have, well above those that are published. Names of tensors are made
+/// of keys, so that few long keys could give many long names.
+const LONGEST_KEY: usize = 1 << 10;
+const MOST_NAMES: usize = 1 << 12;
+const MOST_VALUES: usize = 1 << 22;
 
 impl<'a> Machine<'a> {
-    /// Reads the pickle at the beginning of `bytes`: its values, the number of the root, and where
-    /// the pickle ends.
+    /// Reads the pickle at the beginning of `bytes`.
     ///
     /// # Errors
-    /// The reason why it is no pickle, or has a tensor of an unknown kind.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<(Vec<Value>, Id, usize)> {
+    /// The reason why it is no pickle, is too large, or has a tensor of an unknown kind.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Unpickled> {
         let mut machine = Self {
             bytes,
             at: 0,
             values: vec![],
+            names: BTreeSet::new(),
             stack: vec![],
             marks: vec![],
             memo: HashMap::new(),
@@ -70,7 +49,16 @@ impl<'a> Machine<'a> {
         loop {
             if machine.step()? {
                 let root = machine.pop()?;
-                return Ok((machine.values, root, machine.at));
+                return Ok(Unpickled {
+                    values: machine.values,
+                    root,
+                    len: machine.at,
+                    names: machine.names,
+                });
+            }
+            if machine.values.len() > MOST_VALUES {
+                let reason = format!("a pickle of more than {MOST_VALUES} values");
+                return Err(Fault::TooLarge(reason));
             }
         }
     }
@@ -101,6 +89,16 @@ impl<'a> Machine<'a> {
         let line = self.take(len.ok_or("a truncated pickle")?)?;
         self.at += 1;
         Ok(text(line))
+    }
+
+    /// Notes the name of a function or class.
+    fn note(&mut self, name: &str) -> Result<()> {
+        if self.names.len() == MOST_NAMES {
+            let reason = format!("a pickle that names more than {MOST_NAMES} functions");
+            return Err(Fault::TooLarge(reason));
+        }
+        self.names.insert(name.to_owned());
+        Ok(())
     }
 
     fn push(&mut self, value: Value) {
@@ -160,6 +158,14 @@ impl<'a> Machine<'a> {
 
     fn set(&mut self, items: Vec<Id>) -> Result<()> {
         let top = self.top()?;
+        for key in items.iter().step_by(2) {
+            if let Value::Text(key) = &self.values[*key]
+                && key.len() > LONGEST_KEY
+            {
+                let reason = format!("a key of {} bytes, at most {LONGEST_KEY}", key.len());
+                return Err(Fault::TooLarge(reason));
+            }
+        }
         if let Value::Dict(all) = &mut self.values[top] {
             all.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
         }
@@ -282,7 +288,9 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Name(format!("{module}.{name}")));
+                let name = format!("{module}.{name}");
+                self.note(&name)?;
+                self.push(Value::Name(name));
             }
             0x93 => {
                 let names = self.last(2)?;
@@ -291,10 +299,13 @@ impl<'a> Machine<'a> {
                     _ => Err("a name that is no text, or too long"),
                 };
                 let name = format!("{}.{}", text(names[0])?, text(names[1])?);
+                self.note(&name)?;
                 self.push(Value::Name(name));
             }
             b'i' => {
-                let _ = (self.line()?, self.line()?, self.above_mark()?);
+                let (module, name) = (self.line()?, self.line()?);
+                self.above_mark()?;
+                self.note(&format!("{module}.{name}"))?;
                 self.push(Value::Opaque);
             }
             b'o' => {
@@ -326,10 +337,8 @@ impl<'a> Machine<'a> {
                 self.push(Value::Opaque);
             }
             other => {
-                return Err(format!(
-                    "no pickle: instruction {other:#04x} at {}",
-                    self.at - 1
-                ));
+                let at = self.at - 1;
+                return Err(format!("no pickle: instruction {other:#04x} at {at}").into());
             }
         }
         Ok(false)
@@ -357,14 +366,16 @@ impl<'a> Machine<'a> {
     fn sizes(&self, id: Id) -> Result<Vec<usize>> {
         let items = self.items(id);
         if items.len() > MOST_AXES {
-            return Err(format!("a tensor of {} axes", items.len()));
+            return Err(format!("a tensor of {} axes", items.len()).into());
         }
         items.iter().map(|id| self.size(*id)).collect()
     }
 
     fn size(&self, id: Id) -> Result<usize> {
         match self.values[id] {
-            Value::Int(value) => usize::try_from(value).map_err(|_| format!("a size of {value}")),
+            Value::Int(value) => {
+                usize::try_from(value).map_err(|_| format!("a size of {value}").into())
+            }
             _ => Err("a size that is no number".into()),
         }
     }
@@ -396,7 +407,7 @@ impl<'a> Machine<'a> {
             ) => Ok(self.values[*tensor].clone()),
             // Sparse, quantised and other tensors, which would be missing unnoticed.
             (name, _) if name.starts_with("torch._utils._rebuild_") => {
-                Err(format!("a tensor of an unknown kind, {name}"))
+                Err(format!("a tensor of an unknown kind, {name}").into())
             }
             _ => Ok(Value::Opaque),
         }

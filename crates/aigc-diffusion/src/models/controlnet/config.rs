@@ -3,6 +3,7 @@
 use crate::{
     json,
     models::{
+        blocks::Shared,
         unet2d::{ClassEmbedType, TimeScaleShift},
         unet2d_condition::{
             AdditionEmbedType, CrossDownBlockType, CrossMidBlockType, EncoderHidDimType, PerBlock,
@@ -94,6 +95,41 @@ pub struct ControlNetConfig {
     pub global_pool_conditions: bool,
 }
 
+/// A configuration of the type `$to` with the fields that it shares with `$from`, and further ones.
+macro_rules! with_shared_fields {
+    ($from:expr, $to:ident { $($rest:tt)* }) => {{
+        let from = $from.clone();
+        $to {
+            in_channels: from.in_channels,
+            flip_sin_to_cos: from.flip_sin_to_cos,
+            freq_shift: from.freq_shift,
+            down_block_types: from.down_block_types,
+            only_cross_attention: from.only_cross_attention,
+            block_out_channels: from.block_out_channels,
+            layers_per_block: from.layers_per_block,
+            downsample_padding: from.downsample_padding,
+            mid_block_scale_factor: from.mid_block_scale_factor,
+            act_fn: from.act_fn,
+            norm_num_groups: from.norm_num_groups,
+            norm_eps: from.norm_eps,
+            cross_attention_dim: from.cross_attention_dim,
+            transformer_layers_per_block: from.transformer_layers_per_block,
+            encoder_hid_dim: from.encoder_hid_dim,
+            encoder_hid_dim_type: from.encoder_hid_dim_type,
+            attention_head_dim: from.attention_head_dim,
+            use_linear_projection: from.use_linear_projection,
+            class_embed_type: from.class_embed_type,
+            addition_embed_type: from.addition_embed_type,
+            addition_time_embed_dim: from.addition_time_embed_dim,
+            num_class_embeds: from.num_class_embeds,
+            upcast_attention: from.upcast_attention,
+            resnet_time_scale_shift: from.resnet_time_scale_shift,
+            projection_class_embeddings_input_dim: from.projection_class_embeddings_input_dim,
+            $($rest)*
+        }
+    }};
+}
+
 impl Default for ControlNetConfig {
     fn default() -> Self {
         Self::from_unet(&UNet2dConditionConfig::default())
@@ -104,75 +140,28 @@ impl ControlNetConfig {
     /// The configuration of a ControlNet for a U-net, with the images of Stable Diffusion's
     /// ControlNets: three channels, and sides eight times those of the latents.
     pub fn from_unet(unet: &UNet2dConditionConfig) -> Self {
-        let unet = unet.clone();
-        Self {
-            in_channels: unet.in_channels,
-            conditioning_channels: 3,
-            flip_sin_to_cos: unet.flip_sin_to_cos,
-            freq_shift: unet.freq_shift,
-            down_block_types: unet.down_block_types,
-            mid_block_type: unet
-                .mid_block_type
-                .unwrap_or(CrossMidBlockType::UNetMidBlock2DCrossAttn),
-            only_cross_attention: unet.only_cross_attention,
-            block_out_channels: unet.block_out_channels,
-            layers_per_block: unet.layers_per_block,
-            downsample_padding: unet.downsample_padding,
-            mid_block_scale_factor: unet.mid_block_scale_factor,
-            act_fn: unet.act_fn,
-            norm_num_groups: unet.norm_num_groups,
-            norm_eps: unet.norm_eps,
-            cross_attention_dim: unet.cross_attention_dim,
-            transformer_layers_per_block: unet.transformer_layers_per_block,
-            encoder_hid_dim: unet.encoder_hid_dim,
-            encoder_hid_dim_type: unet.encoder_hid_dim_type,
-            attention_head_dim: unet.attention_head_dim,
-            use_linear_projection: unet.use_linear_projection,
-            class_embed_type: unet.class_embed_type,
-            addition_embed_type: unet.addition_embed_type,
-            addition_time_embed_dim: unet.addition_time_embed_dim,
-            num_class_embeds: unet.num_class_embeds,
-            upcast_attention: unet.upcast_attention,
-            resnet_time_scale_shift: unet.resnet_time_scale_shift,
-            projection_class_embeddings_input_dim: unet.projection_class_embeddings_input_dim,
-            controlnet_conditioning_channel_order: ChannelOrder::Rgb,
-            conditioning_embedding_out_channels: vec![16, 32, 96, 256],
-            global_pool_conditions: false,
-        }
+        let attends = CrossMidBlockType::UNetMidBlock2DCrossAttn;
+        with_shared_fields!(
+            unet,
+            ControlNetConfig {
+                mid_block_type: unet.mid_block_type.unwrap_or(attends),
+                conditioning_channels: 3,
+                controlnet_conditioning_channel_order: ChannelOrder::Rgb,
+                conditioning_embedding_out_channels: vec![16, 32, 96, 256],
+                global_pool_conditions: false,
+            }
+        )
     }
 
     /// The fields as those of the U-net whose encoder this is; those of its decoder are defaults.
     pub(super) fn encoder(&self) -> UNet2dConditionConfig {
-        let own = self.clone();
-        UNet2dConditionConfig {
-            in_channels: own.in_channels,
-            flip_sin_to_cos: own.flip_sin_to_cos,
-            freq_shift: own.freq_shift,
-            down_block_types: own.down_block_types,
-            mid_block_type: Some(own.mid_block_type),
-            only_cross_attention: own.only_cross_attention,
-            block_out_channels: own.block_out_channels,
-            layers_per_block: own.layers_per_block,
-            downsample_padding: own.downsample_padding,
-            mid_block_scale_factor: own.mid_block_scale_factor,
-            act_fn: own.act_fn,
-            norm_num_groups: own.norm_num_groups,
-            norm_eps: own.norm_eps,
-            cross_attention_dim: own.cross_attention_dim,
-            transformer_layers_per_block: own.transformer_layers_per_block,
-            encoder_hid_dim: own.encoder_hid_dim,
-            encoder_hid_dim_type: own.encoder_hid_dim_type,
-            attention_head_dim: own.attention_head_dim,
-            use_linear_projection: own.use_linear_projection,
-            class_embed_type: own.class_embed_type,
-            addition_embed_type: own.addition_embed_type,
-            addition_time_embed_dim: own.addition_time_embed_dim,
-            num_class_embeds: own.num_class_embeds,
-            upcast_attention: own.upcast_attention,
-            resnet_time_scale_shift: own.resnet_time_scale_shift,
-            projection_class_embeddings_input_dim: own.projection_class_embeddings_input_dim,
-            ..UNet2dConditionConfig::default()
-        }
+        with_shared_fields!(
+            self,
+            UNet2dConditionConfig {
+                mid_block_type: Some(self.mid_block_type),
+                ..UNet2dConditionConfig::default()
+            }
+        )
     }
 
     /// A configuration from the fields of its file; the others have defaults. The report lists
@@ -190,9 +179,7 @@ impl ControlNetConfig {
 
     /// The configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
-        let mut fields = json::to_map(self);
-        fields.insert("_class_name".into(), "ControlNetModel".into());
-        serde_json::to_string_pretty(&fields).expect("plain values")
+        json::to_text(self, "ControlNetModel")
     }
 
     /// How many times the sides of the latents the sides of an image are.
@@ -201,9 +188,13 @@ impl ControlNetConfig {
         1 << layers.saturating_sub(1)
     }
 
-    /// Checks the fields that the U-net's encoder does not have.
-    pub(super) fn validate(&self) -> Result<()> {
-        self.encoder().validate_encoder()?;
+    /// The fields as those of a U-net, and the settings of all blocks.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub(super) fn validate(&self) -> Result<(UNet2dConditionConfig, Shared)> {
+        let encoder = self.encoder();
+        let shared = encoder.validate_encoder()?;
         let channels = &self.conditioning_embedding_out_channels;
         json::check_ranges(&[
             ("conditioning_channels", self.conditioning_channels, 1 << 12),
@@ -218,7 +209,8 @@ impl ControlNetConfig {
             "class_embed_type",
             "simple_projection",
             "timestep, identity, projection or null",
-        )
+        )?;
+        Ok((encoder, shared))
     }
 
     /// Checks that a U-net has the encoder that this configuration describes.
@@ -226,6 +218,19 @@ impl ControlNetConfig {
     /// # Errors
     /// [`Error::Config`] naming the first field that differs.
     pub(super) fn check_unet(&self, unet: &UNet2dConditionConfig) -> Result<()> {
+        // A ControlNet has no fields for these.
+        let kernel = self.encoder().conv_in_kernel;
+        let expected = format!("{kernel}, for a ControlNet");
+        ensure(
+            unet.conv_in_kernel == kernel,
+            "conv_in_kernel",
+            unet.conv_in_kernel,
+            &expected,
+        )?;
+        let width = 4 * self.block_out_channels.first().copied().unwrap_or(0);
+        let given = unet.time_embedding_dim.unwrap_or(width);
+        let expected = format!("{width}, for a ControlNet");
+        ensure(given == width, "time_embedding_dim", given, &expected)?;
         // What the images go through is free.
         let expected = Self {
             conditioning_channels: self.conditioning_channels,

@@ -100,9 +100,7 @@ impl ControlNetConfig {
     /// # Errors
     /// [`Error::Config`] for values out of range.
     pub fn init(&self, device: &Device) -> Result<ControlNetModel> {
-        self.validate()?;
-        let encoder = self.encoder();
-        let shared = encoder.validate_encoder()?;
+        let (encoder, shared) = self.validate()?;
         let channels = &self.block_out_channels;
         let levels = channels.len();
         let zero = |channels| zero_convolution([channels; 2], 1, device);

@@ -3,46 +3,23 @@
 use super::*;
 use crate::{
     Denoiser,
-    models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
+    models::{
+        attention::PromptTokens,
+        unet2d_condition::testing::{condition, network, random, small, time},
+    },
 };
 use aigc_core::{
     device::device,
-    rng::{InitWeights, Rng},
+    rng::InitWeights,
     testing::{assert_close, values},
 };
 use burn::module::Param;
 
-fn unet_config() -> UNet2dConditionConfig {
-    UNet2dConditionConfig {
-        in_channels: 2,
-        out_channels: 2,
-        down_block_types: vec![
-            CrossDownBlockType::CrossAttnDownBlock2D,
-            CrossDownBlockType::DownBlock2D,
-        ],
-        up_block_types: vec![
-            CrossUpBlockType::UpBlock2D,
-            CrossUpBlockType::CrossAttnUpBlock2D,
-        ],
-        block_out_channels: vec![8, 16],
-        layers_per_block: 1,
-        norm_num_groups: 4,
-        cross_attention_dim: 6,
-        attention_head_dim: PerBlock::One(2),
-        ..UNet2dConditionConfig::default()
-    }
-}
-
 fn config() -> ControlNetConfig {
     ControlNetConfig {
         conditioning_embedding_out_channels: vec![4, 8],
-        ..ControlNetConfig::from_unet(&unet_config())
+        ..ControlNetConfig::from_unet(&small())
     }
-}
-
-fn unet() -> UNet2dConditionModel {
-    let unet = unet_config().init(&device("flex").unwrap()).unwrap();
-    unet.init_weights(1)
 }
 
 /// A network whose last convolutions are not zero.
@@ -61,21 +38,6 @@ fn trained(config: &ControlNetConfig) -> ControlNetModel {
     network
 }
 
-fn random<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
-    Rng::new(seed).normal(shape, &device("flex").unwrap())
-}
-
-fn condition() -> Conditioning {
-    Conditioning {
-        encoder_hidden_states: Some(random(7, [2, 5, 6])),
-        ..Conditioning::default()
-    }
-}
-
-fn time() -> Tensor<1> {
-    Tensor::from_floats([3.0, 500.0], &device("flex").unwrap())
-}
-
 fn image() -> Tensor<4> {
     random(6, [2, 3, 16, 12])
 }
@@ -89,7 +51,7 @@ fn residuals(network: &ControlNetModel, scale: f64, guess_mode: bool) -> Vec<Vec
 /// A new ControlNet does not change its U-net; once its last convolutions are not zero, it does.
 #[test]
 fn new_controlnet_adds_nothing() {
-    let (unet, flex) = (unet(), device("flex").unwrap());
+    let (unet, flex) = (network(small()), device("flex").unwrap());
     let new = config().init_from_unet(&unet, &flex).unwrap();
     let new = new.init_weights(3);
     assert!(
@@ -117,7 +79,7 @@ fn new_controlnet_adds_nothing() {
 /// With last convolutions that copy, its maps are those of the U-net's encoder.
 #[test]
 fn controlnet_begins_with_the_encoder_of_its_unet() {
-    let (unet, flex) = (unet(), device("flex").unwrap());
+    let (unet, flex) = (network(small()), device("flex").unwrap());
     let mut network = config().init_from_unet(&unet, &flex).unwrap();
     network = network.init_weights(3);
     let convolutions = network.controlnet_down_blocks.iter_mut();
@@ -136,11 +98,12 @@ fn controlnet_begins_with_the_encoder_of_its_unet() {
         dtype: burn::tensor::DType::F32,
     };
     let embedding = embedder.embed(time(), &condition(), None);
+    let tokens = PromptTokens::new(tokens, None);
     let conditions = Conditions {
         time: &embedding,
         tokens: Some(blocks::Tokens {
-            states: &tokens,
-            hidden: None,
+            all: &tokens,
+            visible: &tokens,
         }),
     };
     let x = unet.conv_in.forward(random(5, [2, 2, 8, 6]));
@@ -315,7 +278,7 @@ fn config_errors_name_the_field() {
         ..config()
     };
     let message = other
-        .init_from_unet(&unet(), &flex)
+        .init_from_unet(&network(small()), &flex)
         .unwrap_err()
         .to_string();
     assert!(
@@ -324,7 +287,7 @@ fn config_errors_name_the_field() {
     );
     let none = UNet2dConditionConfig {
         mid_block_type: None,
-        ..unet_config()
+        ..small()
     };
     let none = none.init(&flex).unwrap();
     let message = config()
@@ -332,6 +295,26 @@ fn config_errors_name_the_field() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("`mid_block_type` is null"), "{message}");
+    // What a ControlNet's configuration has no field for.
+    for (unet, expected) in [
+        (
+            UNet2dConditionConfig {
+                conv_in_kernel: 1,
+                ..small()
+            },
+            "`conv_in_kernel` is 1, expected 3",
+        ),
+        (
+            UNet2dConditionConfig {
+                time_embedding_dim: Some(20),
+                ..small()
+            },
+            "`time_embedding_dim` is 20, expected 32",
+        ),
+    ] {
+        let error = config().init_from_unet(&network(unet), &flex).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
     let published = ControlNetConfig::from_json(
         r#"{"_class_name": "ControlNetModel", "attention_head_dim": 8, "cross_attention_dim": 768,
         "num_attention_heads": null, "upcast_attention": false, "class_embed_type": null,

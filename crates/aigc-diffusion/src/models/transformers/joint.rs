@@ -1,17 +1,19 @@
 //! Blocks in which the tokens of an image and of a prompt have their own weights and attend to
 //! each other (Esser et al. 2024, <https://arxiv.org/abs/2403.03206>, figure 2).
 
-use super::{
-    SINUSOIDS,
+use super::{SINUSOIDS, patches::modulated_norm, rotary::RotaryTable};
+use crate::models::{
     attention::{Attention, AttentionConfig},
-    patches::modulated_norm,
-    rotary::RotaryTable,
+    time::TimeEmbedding,
+    transformer::FeedForward,
 };
-use crate::models::{time::TimeEmbedding, transformer::FeedForward};
-use aigc_core::nn::{Activation, Linear, LinearConfig};
+use aigc_core::{
+    nn::{Activation, Linear, LinearConfig},
+    ops,
+};
 use burn::{
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 
 /// Epsilon of the norms without weights.
@@ -39,7 +41,7 @@ impl TimeTextEmbedding {
     /// # Shapes
     /// - time and guidance: `[batch]`
     /// - pooled: `[batch, pooled]`
-    /// - output: `[batch, width]`
+    /// - output: `[batch, width]`, in the type `dtype`
     ///
     /// # Panics
     /// If the network takes a guidance scale and there is none.
@@ -48,14 +50,16 @@ impl TimeTextEmbedding {
         time: Tensor<1>,
         guidance: Option<Tensor<1>>,
         pooled: Tensor<2>,
+        dtype: DType,
     ) -> Tensor<2> {
-        let time = self.timestep_embedder.forward(SINUSOIDS.of(time));
-        let text = self.text_embedder.forward(pooled);
+        let encoded = |numbers| ops::cast(SINUSOIDS.of(numbers), dtype);
+        let time = self.timestep_embedder.forward(encoded(time));
+        let text = self.text_embedder.forward(ops::cast(pooled, dtype));
         match &self.guidance_embedder {
             Some(embedder) => {
                 let guidance =
                     guidance.expect("a network that was distilled needs a guidance scale");
-                time + embedder.forward(SINUSOIDS.of(guidance)) + text
+                time + embedder.forward(encoded(guidance)) + text
             }
             None => time + text,
         }

@@ -6,7 +6,7 @@
 //! - [`PixArtTransformerModel`]: the tokens of the image attend to each other, then to those of the
 //!   prompt (Chen et al. 2023, <https://arxiv.org/abs/2310.00426>).
 
-mod attention;
+mod fields;
 mod flux;
 mod joint;
 mod latents;
@@ -17,6 +17,7 @@ mod sd3;
 
 pub(crate) use patches::{modulated_norm, positions, unpatched};
 pub(crate) use pixart::{CLASS as PIXART, is_old as is_pixart};
+pub(crate) use rotary::RotaryTable;
 
 pub use flux::{FluxInputs, FluxTransformerConfig, FluxTransformerModel};
 pub use latents::{latent_image_ids, pack_latents, text_ids, unpack_latents};

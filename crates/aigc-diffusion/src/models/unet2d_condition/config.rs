@@ -202,9 +202,7 @@ impl UNet2dConditionConfig {
 
     /// The configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
-        let mut fields = json::to_map(self);
-        fields.insert("_class_name".into(), "UNet2DConditionModel".into());
-        serde_json::to_string_pretty(&fields).expect("plain values")
+        json::to_text(self, "UNet2DConditionModel")
     }
 
     /// How many numbers about an image ([`time_ids`](crate::Conditioning::time_ids)) the network

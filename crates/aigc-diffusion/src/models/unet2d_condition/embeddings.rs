@@ -5,6 +5,7 @@ use super::config::UNet2dConditionConfig;
 use crate::{
     denoiser::Conditioning,
     models::{
+        attention::PromptTokens,
         blocks::Tokens,
         time::{Sinusoids, TimeEmbedding},
         unet2d::{ClassEmbedType, Embedding},
@@ -16,7 +17,7 @@ use aigc_core::{
 };
 use burn::{
     module::Module,
-    tensor::{Bool, DType, Device, Tensor, TensorData},
+    tensor::{DType, Device, Tensor, TensorData},
 };
 
 /// The encoding of guidance scales that latent consistency models receive (Luo et al. 2023,
@@ -25,13 +26,14 @@ use burn::{
 ///
 /// # Shapes
 /// - w: `[batch]`
-/// - output: `[batch, width]`
+/// - output: `[batch, width]`, in 32 bits
 ///
 /// # Panics
 /// If `width` is less than 4.
 pub fn guidance_scale_embedding(w: Tensor<1>, width: usize) -> Tensor<2> {
     assert!(width >= 4, "width of a guidance scale's embedding: {width}");
     let (half, device) = (width / 2, w.device());
+    let w = ops::cast(w, DType::F32);
     // In 32 bits, as these models were trained: angles are large, so the last digits matter.
     let step = 10_000f32.ln() / (half as f32 - 1.0);
     let frequencies: Vec<f32> = (0..half).map(|i| (i as f32 * -step).exp()).collect();
@@ -191,8 +193,8 @@ impl Embedder<'_> {
 /// The tokens of a condition, as cross-attention receives them.
 #[derive(Debug)]
 pub(in crate::models) struct EncodedTokens {
-    states: Tensor<3>,
-    hidden: Option<Tensor<4, Bool>>,
+    all: PromptTokens,
+    visible: PromptTokens,
 }
 
 impl EncodedTokens {
@@ -203,23 +205,20 @@ impl EncodedTokens {
         dtype: DType,
     ) -> Option<Self> {
         let states = ops::cast(condition.encoder_hidden_states.clone()?, dtype);
-        let hidden = condition.encoder_attention_mask.clone().map(|mask| {
-            let [batch, tokens] = mask.dims();
-            mask.bool_not().reshape([batch, 1, 1, tokens])
-        });
+        let states = match projection {
+            Some(projection) => projection.forward(states),
+            None => states,
+        };
         Some(Self {
-            states: match projection {
-                Some(projection) => projection.forward(states),
-                None => states,
-            },
-            hidden,
+            all: PromptTokens::new(states.clone(), None),
+            visible: PromptTokens::new(states, condition.encoder_attention_mask.clone()),
         })
     }
 
     pub(in crate::models) fn tokens(&self) -> Tokens<'_> {
         Tokens {
-            states: &self.states,
-            hidden: self.hidden.as_ref(),
+            all: &self.all,
+            visible: &self.visible,
         }
     }
 }

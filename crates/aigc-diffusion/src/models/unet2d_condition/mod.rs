@@ -15,6 +15,8 @@ mod build;
 mod config;
 mod embeddings;
 #[cfg(all(test, feature = "flex"))]
+pub(super) mod testing;
+#[cfg(all(test, feature = "flex"))]
 mod tests;
 mod types;
 mod validate;
@@ -240,6 +242,11 @@ impl Denoiser for UNet2dConditionModel {
             Some(ClassEmbedType::Timestep) => given.or(Some(NUMBERED_CLASSES)),
             Some(_) => None,
         }
+    }
+
+    fn needs_from_pipeline(&self) -> Option<&'static str> {
+        let addition = self.config.addition_embed_type;
+        addition.map(|_| "pooled_projections and time_ids")
     }
 
     fn extra_input_channels(&self) -> usize {

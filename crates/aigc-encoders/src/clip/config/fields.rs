@@ -6,10 +6,6 @@ use serde_json::{Map, Value};
 
 /// `model_type` of a pair of encoders.
 pub(super) const PAIR_TYPE: &str = "clip";
-/// `model_type` of a text encoder.
-pub(super) const TEXT_TYPE: &str = "clip_text_model";
-/// `model_type` of a vision encoder.
-pub(super) const VISION_TYPE: &str = "clip_vision_model";
 /// Width of embeddings where files do not say it.
 pub(super) const PROJECTION_DIM: usize = 512;
 

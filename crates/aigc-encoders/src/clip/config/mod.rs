@@ -1,36 +1,17 @@
 //! Configurations, with the fields of transformers.
 
-/// The values of a configuration that both encoders have.
-macro_rules! common {
-    ($config:expr) => {
-        Common {
-            hidden_size: $config.hidden_size,
-            intermediate_size: $config.intermediate_size,
-            projection_dim: $config.projection_dim,
-            num_hidden_layers: $config.num_hidden_layers,
-            num_attention_heads: $config.num_attention_heads,
-            layer_norm_eps: $config.layer_norm_eps,
-            attention_dropout: $config.attention_dropout,
-            initializer_range: $config.initializer_range,
-            initializer_factor: $config.initializer_factor,
-        }
-    };
-}
-
 mod fields;
 mod pair;
+mod shared;
 mod text;
 mod vision;
 
 pub use pair::ClipConfig;
+pub(super) use shared::{EncoderConfig, Shared};
 pub use text::ClipTextConfig;
 pub use vision::ClipVisionConfig;
 
-use aigc_core::{
-    Result,
-    check::{self, ensure},
-    nn::Activation,
-};
+use aigc_core::nn::Activation;
 use serde::{Deserialize, Serialize};
 
 /// Activation functions by their names in transformers.
@@ -63,46 +44,6 @@ impl From<HiddenAct> for Activation {
             HiddenAct::Tanh => Activation::Tanh,
         }
     }
-}
-
-/// What both encoders have.
-struct Common {
-    hidden_size: usize,
-    intermediate_size: usize,
-    projection_dim: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    layer_norm_eps: f64,
-    attention_dropout: f64,
-    initializer_range: f64,
-    initializer_factor: f64,
-}
-
-impl Common {
-    fn validate(&self) -> Result<()> {
-        check::sizes(&[
-            ("hidden_size", self.hidden_size, 1 << 16),
-            ("intermediate_size", self.intermediate_size, 1 << 18),
-            ("projection_dim", self.projection_dim, 1 << 16),
-            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
-        ])?;
-        ensure(
-            self.hidden_size.is_multiple_of(self.num_attention_heads),
-            "num_attention_heads",
-            self.num_attention_heads,
-            &format!("a divisor of hidden_size, {}", self.hidden_size),
-        )?;
-        check::positive("layer_norm_eps", self.layer_norm_eps)?;
-        check::fraction("attention_dropout", self.attention_dropout)?;
-        check::non_negative("initializer_range", self.initializer_range)?;
-        check::non_negative("initializer_factor", self.initializer_factor)
-    }
-}
-
-/// A note for configurations with dropout.
-fn dropout_note(p: f64) -> Option<String> {
-    (p > 0.0).then(|| "attention_dropout has no effect: attention has no dropout".into())
 }
 
 #[cfg(test)]

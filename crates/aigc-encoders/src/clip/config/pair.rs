@@ -1,8 +1,9 @@
 //! Configuration of a pair of encoders.
 
 use super::{
-    ClipTextConfig, ClipVisionConfig, dropout_note,
-    fields::{PAIR_TYPE, PROJECTION_DIM, TEXT_TYPE, VISION_TYPE, part, read, to_text, with_type},
+    ClipTextConfig, ClipVisionConfig,
+    fields::{PAIR_TYPE, PROJECTION_DIM, part, read, to_text, with_type},
+    shared::EncoderConfig,
 };
 use aigc_core::{
     Error, Result,
@@ -54,7 +55,7 @@ impl ClipConfig {
         if let Some(other) = fields.get("model_type").filter(|kind| *kind != PAIR_TYPE) {
             return Err(Error::config("model_type", other, PAIR_TYPE));
         }
-        let parts = ["text_config", "vision_config"];
+        let parts = [ClipTextConfig::PART, ClipVisionConfig::PART];
         let none = Map::new();
         let [text, vision] = parts.map(|name| part(&fields, name).unwrap_or(&none));
         let (text, vision) = (read(text)?, read(vision)?);
@@ -66,23 +67,19 @@ impl ClipConfig {
         loaded.value.text_config = loaded.merge(text);
         loaded.value.vision_config = loaded.merge(vision);
         loaded.validate()?;
-        let dropout = [
-            loaded.text_config.attention_dropout,
-            loaded.vision_config.attention_dropout,
-        ];
-        loaded
-            .notes
-            .extend(dropout_note(dropout[0].max(dropout[1])));
+        let parts = [loaded.text_config.shared(), loaded.vision_config.shared()];
+        let note = parts.iter().find_map(|part| part.dropout_note());
+        loaded.notes.extend(note);
         Ok(loaded)
     }
 
     /// The text of a `config.json` that transformers reads, for a model of this class.
     pub(in crate::clip) fn to_json_of(&self, architecture: &str) -> String {
         let mut fields = with_type(self, PAIR_TYPE);
-        let text = with_type(&self.text_config, TEXT_TYPE);
-        let vision = with_type(&self.vision_config, VISION_TYPE);
-        fields.insert("text_config".into(), text.into());
-        fields.insert("vision_config".into(), vision.into());
+        let text = with_type(&self.text_config, ClipTextConfig::TYPE);
+        let vision = with_type(&self.vision_config, ClipVisionConfig::TYPE);
+        fields.insert(ClipTextConfig::PART.into(), text.into());
+        fields.insert(ClipVisionConfig::PART.into(), vision.into());
         to_text(fields, architecture)
     }
 

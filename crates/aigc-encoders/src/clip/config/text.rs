@@ -1,8 +1,9 @@
 //! Configuration of the text encoder.
 
 use super::{
-    Common, HiddenAct, dropout_note,
-    fields::{PROJECTION_DIM, TEXT_TYPE, encoder_fields, read, to_text, with_type},
+    HiddenAct,
+    fields::PROJECTION_DIM,
+    shared::{self, EncoderConfig, Shared, shared_fields},
 };
 #[cfg(doc)]
 use aigc_core::Error;
@@ -76,6 +77,27 @@ impl Default for ClipTextConfig {
     }
 }
 
+impl EncoderConfig for ClipTextConfig {
+    const TYPE: &'static str = "clip_text_model";
+    const PART: &'static str = "text_config";
+    const CLASS: &'static str = "CLIPTextModel";
+
+    fn shared(&self) -> Shared {
+        shared_fields!(self)
+    }
+
+    fn projected(self, with_projection: bool) -> Self {
+        Self {
+            with_projection,
+            ..self
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
+}
+
 impl ClipTextConfig {
     /// The text encoder of OpenAI's ViT-L/14, which Stable Diffusion 1.x has, and XL as its first.
     pub fn vit_l_14() -> Self {
@@ -128,21 +150,12 @@ impl ClipTextConfig {
     /// # Errors
     /// [`Error::Config`] names a field whose value is invalid or not supported.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let (fields, with_projection) = encoder_fields(text, TEXT_TYPE, "text_config")?;
-        let mut loaded: Loaded<Self> = read(&fields)?;
-        loaded.value.with_projection = with_projection;
-        loaded.validate()?;
-        loaded.notes.extend(dropout_note(loaded.attention_dropout));
-        Ok(loaded)
+        shared::from_json(text)
     }
 
     /// The text of a `config.json` that transformers reads.
     pub fn to_json(&self) -> String {
-        let architecture = match self.with_projection {
-            true => "CLIPTextModelWithProjection",
-            false => "CLIPTextModel",
-        };
-        to_text(with_type(self, TEXT_TYPE), architecture)
+        shared::to_json(self)
     }
 
     /// Fails unless every value is in its range.
@@ -158,6 +171,6 @@ impl ClipTextConfig {
                 1 << 20,
             ),
         ])?;
-        common!(self).validate()
+        self.shared().validate()
     }
 }

@@ -1,8 +1,9 @@
 //! Configuration of the vision encoder.
 
 use super::{
-    Common, HiddenAct, dropout_note,
-    fields::{PROJECTION_DIM, VISION_TYPE, encoder_fields, read, to_text, with_type},
+    HiddenAct,
+    fields::PROJECTION_DIM,
+    shared::{self, EncoderConfig, Shared, shared_fields},
 };
 #[cfg(doc)]
 use aigc_core::Error;
@@ -68,6 +69,27 @@ impl Default for ClipVisionConfig {
     }
 }
 
+impl EncoderConfig for ClipVisionConfig {
+    const TYPE: &'static str = "clip_vision_model";
+    const PART: &'static str = "vision_config";
+    const CLASS: &'static str = "CLIPVisionModel";
+
+    fn shared(&self) -> Shared {
+        shared_fields!(self)
+    }
+
+    fn projected(self, with_projection: bool) -> Self {
+        Self {
+            with_projection,
+            ..self
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
+}
+
 impl ClipVisionConfig {
     /// Reads the fields of a `config.json`, of a vision encoder or of a pair; missing ones have
     /// defaults. The report lists unknown fields, which were ignored.
@@ -75,21 +97,12 @@ impl ClipVisionConfig {
     /// # Errors
     /// [`Error::Config`] names a field whose value is invalid or not supported.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let (fields, with_projection) = encoder_fields(text, VISION_TYPE, "vision_config")?;
-        let mut loaded: Loaded<Self> = read(&fields)?;
-        loaded.value.with_projection = with_projection;
-        loaded.validate()?;
-        loaded.notes.extend(dropout_note(loaded.attention_dropout));
-        Ok(loaded)
+        shared::from_json(text)
     }
 
     /// The text of a `config.json` that transformers reads.
     pub fn to_json(&self) -> String {
-        let architecture = match self.with_projection {
-            true => "CLIPVisionModelWithProjection",
-            false => "CLIPVisionModel",
-        };
-        to_text(with_type(self, VISION_TYPE), architecture)
+        shared::to_json(self)
     }
 
     /// Fails unless every value is in its range.
@@ -102,7 +115,7 @@ impl ClipVisionConfig {
             ("image_size", self.image_size, 1 << 14),
             ("patch_size", self.patch_size, self.image_size),
         ])?;
-        common!(self).validate()
+        self.shared().validate()
     }
 
     /// Patches of an image, and one token for the class.

@@ -73,9 +73,6 @@ impl ClipImageProcessor {
         };
         let mean = channels("image_mean", MEAN)?;
         let std = channels("image_std", STD)?;
-        if let Some(zero) = std.iter().find(|std| **std == 0.0) {
-            return Err(Error::config("image_std", zero, "numbers other than 0"));
-        }
         let processor = Self {
             size: resize.then_some(size),
             resample,
@@ -83,6 +80,7 @@ impl ClipImageProcessor {
             rescale_factor: rescale.then_some(rescale_factor),
             image_mean_std: normalize.then_some((mean, std)),
         };
+        processor.validate()?;
         Ok(Loaded::new(processor).with_unused_fields(fields.keys().cloned().collect()))
     }
 

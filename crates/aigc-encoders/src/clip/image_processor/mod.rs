@@ -77,12 +77,36 @@ impl ClipImageProcessor {
         }
     }
 
+    /// Fails unless every value is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let within = |field: &str, sides: [usize; 2]| {
+            let mut sides = sides.into_iter();
+            sides.try_for_each(|side| check::in_range(field, side, 1..=MAX_SIDE))
+        };
+        match self.size {
+            Some(ResizeTo::ShortestEdge(side)) => within("size", [side; 2])?,
+            Some(ResizeTo::Exact(sides)) => within("size", sides)?,
+            None => {}
+        }
+        if let Some(sides) = self.crop_size {
+            within("crop_size", sides)?;
+        }
+        let (_, std) = self.image_mean_std.unwrap_or((MEAN, STD));
+        let mut std = std.into_iter();
+        std.try_for_each(|std| check::positive("image_std", std))
+    }
+
     /// The values of one image, channel by channel, and its height and width.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the image is empty, has another number of bytes than its
-    /// sides say, or would become larger than 16384 pixels.
+    /// [`Error::Config`] as for [`validate`](Self::validate); [`Error::InvalidArgument`] if the
+    /// image is empty, has another number of bytes than its sides say, or would become larger than
+    /// 16384 pixels.
     pub fn preprocess_one(&self, image: RgbPixels<'_>) -> Result<(Vec<f32>, [usize; 2])> {
+        self.validate()?;
         let mut sides = [image.height, image.width];
         let to = match self.size {
             None => sides,
@@ -124,7 +148,7 @@ impl ClipImageProcessor {
     /// - output: `[images, 3, height, width]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] as for [`preprocess_one`](Self::preprocess_one), if there are no
+    /// As for [`preprocess_one`](Self::preprocess_one); [`Error::InvalidArgument`] if there are no
     /// images, or they have different sizes in the end because they are not cropped.
     pub fn preprocess(&self, images: &[RgbPixels<'_>], device: &Device) -> Result<Tensor<4>> {
         let mut all: Vec<f32> = vec![];
@@ -227,6 +251,12 @@ mod tests {
         assert!(message(&[image(3, 4)]).contains("`pixels` is 27 bytes"));
         assert!(message(&[image(0, 4)]).contains("`image` is 0 × 4"));
         assert!(message(&[]).contains("`images` is empty"));
+        let huge = ClipImageProcessor {
+            crop_size: Some([4, usize::MAX]),
+            ..processor.clone()
+        };
+        let crop = huge.preprocess(&[image(3, 3)], &device).unwrap_err();
+        assert!(crop.to_string().contains("`crop_size` is 18446"), "{crop}");
         let whole = ClipImageProcessor {
             crop_size: None,
             ..processor.clone()

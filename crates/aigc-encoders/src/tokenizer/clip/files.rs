@@ -1,9 +1,7 @@
 //! The tokenizer's files, in transformers' layouts.
 
-use super::{
-    ClipTokenizer, END_OF_WORD, decode, mismatch,
-    special::{CONFIG, SpecialTokens},
-};
+use super::{ClipTokenizer, END_OF_WORD, special::SpecialTokens};
+use crate::tokenizer::files::{CONFIG, WHOLE, broken, mismatch};
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, fs::read_text, json};
 use serde_json::{Map, Value};
 use std::{
@@ -12,7 +10,6 @@ use std::{
 };
 use tokenizers::{AddedToken, models::bpe::Merges};
 
-pub(super) const WHOLE: &str = "tokenizer.json";
 pub(super) const VOCABULARY: &str = "vocab.json";
 pub(super) const MERGES: &str = "merges.txt";
 
@@ -38,7 +35,7 @@ impl ClipTokenizer {
             let merges = merges.map(|merge| match merge {
                 Value::String(line) => pair(line, &whole),
                 other => serde_json::from_value(other.clone())
-                    .map_err(|error| decode(&whole, format!("the merge {other}: {error}"))),
+                    .map_err(|error| broken(&whole, format!("the merge {other}: {error}"))),
             });
             return Self::new(vocab, merges.collect::<Result<Merges>>()?, special, &whole);
         }
@@ -118,13 +115,13 @@ fn check_kind(model: &Value, path: &Path) -> Result<()> {
 }
 
 fn vocabulary(tokens: Value, path: &Path) -> Result<HashMap<String, u32>> {
-    serde_json::from_value(tokens).map_err(|error| decode(path, format!("the vocabulary: {error}")))
+    serde_json::from_value(tokens).map_err(|error| broken(path, format!("the vocabulary: {error}")))
 }
 
 fn pair(line: &str, path: &Path) -> Result<(String, String)> {
     match line.split(' ').collect::<Vec<_>>()[..] {
         [first, second] => Ok((first.into(), second.into())),
-        _ => Err(decode(
+        _ => Err(broken(
             path,
             format!("the merge {line:?}, expected two tokens"),
         )),

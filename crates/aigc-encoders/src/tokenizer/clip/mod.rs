@@ -7,12 +7,15 @@ mod special;
 mod tests;
 mod train;
 
-use super::TokenBatch;
-use aigc_core::{DataFault, Error, Result, check::ensure_argument};
+use super::{
+    TokenBatch,
+    files::{broken, check_ids, mismatch},
+};
+use aigc_core::{Error, Result};
 use special::SpecialTokens;
 use std::{collections::HashMap, path::Path};
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper,
+    AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper,
     SplitDelimiterBehavior,
     models::bpe::{BpeBuilder, Merges, Vocab},
     normalizers::{NFC, Sequence as Normalizers, replace::Replace, utils::Lowercase},
@@ -25,6 +28,9 @@ use tokenizers::{
 
 /// Mark of tokens that end a word.
 const END_OF_WORD: &str = "</w>";
+
+/// Limit on the ids of a vocabulary; the `tokenizers` crate counts on from the highest one.
+const MOST_IDS: u32 = 1 << 24;
 
 /// Number of tokens of CLIP's prompts.
 const MAX_LENGTH: usize = 77;
@@ -65,8 +71,8 @@ impl std::fmt::Debug for ClipTokenizer {
 
 impl ClipTokenizer {
     /// A tokenizer of a vocabulary and merges, of which earlier ones come first. Tokens at the end
-    /// of a word end with `</w>`; there must be `<|startoftext|>` and `<|endoftext|>`, which also
-    /// pads and stands for unknown characters.
+    /// of a word end with `</w>`; there must be `<|endoftext|>`, which also pads and stands for
+    /// unknown characters. If there is no `<|startoftext|>`, it is added behind the vocabulary.
     ///
     /// # Errors
     /// [`Error::Data`] with the empty path if a token is missing, or a merge gives none.
@@ -98,22 +104,26 @@ impl ClipTokenizer {
             let reason = format!("the vocabulary has no unk_token {:?}", special.unk);
             return Err(mismatch(path, reason));
         }
+        if let Some((token, id)) = vocab.iter().find(|(_, id)| **id >= MOST_IDS) {
+            let reason = format!("the token {token:?} has the id {id}, expected below {MOST_IDS}");
+            return Err(mismatch(path, reason));
+        }
         let vocab = vocab.into_iter().collect::<Vocab>();
         let mut inner =
-            pipeline(vocab, merges, &special.unk).map_err(|error| decode(path, error))?;
-        for (id, token) in special.tokens {
-            let content = token.content.clone();
-            inner
-                .add_tokens([token])
-                .map_err(|error| decode(path, format!("the token {content:?}: {error}")))?;
-            let found = inner.token_to_id(&content);
-            if id.is_some() && found != id {
-                let found = found.map_or("none".into(), |found| found.to_string());
-                let reason = format!(
-                    "the added token {content:?} has the id {}, but behind this vocabulary it \
-                     would be {found}",
-                    id.unwrap_or_default()
-                );
+            pipeline(vocab, merges, &special.unk).map_err(|error| broken(path, error))?;
+        let tokens = special.tokens.iter();
+        inner
+            .add_tokens(tokens.clone().map(|(_, token)| token.clone()))
+            .map_err(|error| broken(path, format!("the added tokens: {error}")))?;
+        let with_ids = tokens.clone();
+        let with_ids = with_ids.filter_map(|(id, token)| Some(((*id)?, token)));
+        check_ids(path, &inner, with_ids)?;
+        // Ids behind a vocabulary with gaps may be those of other tokens.
+        for (_, token) in tokens {
+            let id = inner.token_to_id(&token.content);
+            let other = id.and_then(|id| inner.get_model().id_to_token(id));
+            if let Some(other) = other.filter(|other| *other != token.content) {
+                let reason = format!("the token {:?} gets the id of {other:?}", token.content);
                 return Err(mismatch(path, reason));
             }
         }
@@ -217,25 +227,13 @@ impl ClipTokenizer {
     pub fn encode_padded(&self, prompts: &[&str]) -> Result<TokenBatch> {
         check_length(self.max_length)?;
         let room = self.max_length - 2;
-        let mut batch = TokenBatch {
-            ids: vec![],
-            attention_mask: vec![],
-            cut: vec![],
-        };
+        let mut batch = TokenBatch::default();
         for prompt in prompts {
             let tokens = self.encode(prompt)?;
             let (kept, cut) = tokens.split_at(tokens.len().min(room));
-            let mut ids = Vec::with_capacity(self.max_length.min(kept.len() + 2));
-            ids.push(self.bos.id);
-            ids.extend(kept);
-            ids.push(self.eos.id);
-            let mut mask = vec![true; ids.len()];
-            ids.resize(self.max_length, self.pad.id);
-            mask.resize(self.max_length, false);
-            batch.ids.push(ids);
-            batch.attention_mask.push(mask);
+            let ids = [&[self.bos.id][..], kept, &[self.eos.id]].concat();
             let cut = (!cut.is_empty()).then(|| self.text(cut, false));
-            batch.cut.push(cut);
+            batch.push(ids, self.max_length, self.pad.id, cut);
         }
         Ok(batch)
     }
@@ -321,20 +319,6 @@ fn pipeline(vocab: Vocab, merges: Merges, unk: &str) -> tokenizers::Result<token
 
 /// Fails unless a prompt of this length has room for the special tokens.
 fn check_length(max_length: usize) -> Result<()> {
-    ensure_argument(
-        (2..=1 << 20).contains(&max_length),
-        "max_length",
-        max_length,
-        "2 (the special tokens at the beginning and end) to 1048576",
-    )
-}
-
-/// An error of a file with the wrong content.
-fn mismatch(path: &Path, reason: impl Into<String>) -> Error {
-    Error::data(path, DataFault::Mismatch(reason.into()))
-}
-
-/// An error of a broken file.
-fn decode(path: &Path, reason: impl ToString) -> Error {
-    Error::data(path, DataFault::Decode(reason.to_string()))
+    let special = "the special tokens at the beginning and end";
+    super::check_length(max_length, 2, special)
 }

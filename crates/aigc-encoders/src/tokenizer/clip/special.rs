@@ -5,14 +5,13 @@
 //! `added_tokens.json` and `tokenizer.json` add tokens. A token that was already added gets the
 //! properties of the one that is added last.
 
-use aigc_core::{DataFault, Error, Result, json};
+use crate::tokenizer::files::{
+    self, CONFIG, SPECIAL, WHOLE, added_tokens, content, decoder, object, token,
+};
+use aigc_core::Result;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, path::Path};
 use tokenizers::AddedToken;
-
-pub(super) const CONFIG: &str = "tokenizer_config.json";
-const SPECIAL: &str = "special_tokens_map.json";
-const ADDED: &str = "added_tokens.json";
 
 pub(super) const START_OF_TEXT: &str = "<|startoftext|>";
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
@@ -46,26 +45,24 @@ impl SpecialTokens {
     /// `tokenizer.json`, if there is one.
     ///
     /// # Errors
-    /// [`Error::Data`] naming a broken file.
+    /// `Error::Data` naming a broken file.
     pub(super) fn read(dir: &Path, whole: Option<&Value>) -> Result<Self> {
-        let config = object(&dir.join(CONFIG))?;
-        let decoder = config.get("added_tokens_decoder");
-        match decoder.and_then(Value::as_object) {
-            Some(decoder) => Self::new(&config, read_decoder(&dir.join(CONFIG), decoder)?),
-            None => {
-                let mut fields = config;
-                fields.extend(object(&dir.join(SPECIAL))?);
-                let added = read_added(dir, &fields, whole)?;
-                Self::new(&fields, added)
-            }
+        let path = dir.join(CONFIG);
+        let mut fields = object(&path)?;
+        if let Some(added) = decoder(&path, &fields)? {
+            return Ok(Self::new(&fields, added));
         }
+        fields.extend(object(&dir.join(SPECIAL))?);
+        let added = read_added(dir, &fields, whole)?;
+        Ok(Self::new(&fields, added))
     }
 
-    fn new(fields: &Map<String, Value>, added: BTreeMap<u32, AddedToken>) -> Result<Self> {
+    fn new(fields: &Map<String, Value>, added: BTreeMap<u32, AddedToken>) -> Self {
         let known = |content: &str| added.values().any(|token| token.content == content);
         let mut others: Vec<AddedToken> = vec![];
         let mut add = |value: &Value| {
-            let token = token(value, Some(true))?;
+            let mut token = token(value, true)?;
+            token.special = true;
             if !known(&token.content) && !others.contains(&token) {
                 others.push(token);
             }
@@ -96,32 +93,20 @@ impl SpecialTokens {
         let mut named = |field: &str| names.remove(field).expect("has a default");
         // transformers writes a number of 31 digits where there is no limit.
         let max_length = fields.get("model_max_length").and_then(Value::as_u64);
-        Ok(Self {
+        Self {
             tokens: added.chain(others).collect(),
             bos: named("bos_token"),
             eos: named("eos_token"),
             unk: named("unk_token"),
             pad: named("pad_token"),
             max_length: max_length.and_then(|length| usize::try_from(length).ok()),
-        })
+        }
     }
 
     /// CLIP's tokens for a vocabulary that was given in memory.
     pub(super) fn defaults() -> Self {
-        Self::new(&Map::new(), BTreeMap::new()).expect("no files are read")
+        Self::new(&Map::new(), BTreeMap::new())
     }
-}
-
-/// The tokens of `added_tokens_decoder`.
-fn read_decoder(path: &Path, decoder: &Map<String, Value>) -> Result<BTreeMap<u32, AddedToken>> {
-    let entry = |(id, value): (&String, &Value)| {
-        let parsed = id.parse().ok().zip(token(value, None));
-        parsed.ok_or_else(|| {
-            let reason = format!("added_tokens_decoder has the entry {id:?}: {value}");
-            Error::data(path, DataFault::Mismatch(reason))
-        })
-    };
-    decoder.iter().map(entry).collect()
 }
 
 /// The tokens of `added_tokens.json`, and those of `tokenizer.json`.
@@ -130,61 +115,22 @@ fn read_added(
     fields: &Map<String, Value>,
     whole: Option<&Value>,
 ) -> Result<BTreeMap<u32, AddedToken>> {
-    let path = dir.join(ADDED);
     let mut added = BTreeMap::new();
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    for (text, value) in object(&path)? {
+    for (text, id) in files::read_added(dir)? {
         let is_named = |field: &&str| fields.get(*field).and_then(content) == Some(&text);
         let is_special = NAMED.iter().any(is_named);
-        let Some(id) = id(&value) else {
-            let reason = format!("the added token {text:?} has the id {value}");
-            return Err(Error::data(&path, DataFault::Mismatch(reason)));
-        };
         added.insert(id, AddedToken::from(text, is_special));
     }
-    let tokens = whole.and_then(|whole| whole["added_tokens"].as_array());
-    for value in tokens.into_iter().flatten() {
-        let Some((id, token)) = id(&value["id"]).zip(token(value, None)) else {
-            let reason = format!("added_tokens has the entry {value}");
-            let path = dir.join(super::files::WHOLE);
-            return Err(Error::data(path, DataFault::Mismatch(reason)));
-        };
-        added.insert(id, token);
+    if let Some(whole) = whole {
+        added.extend(added_tokens(&dir.join(WHOLE), &whole["added_tokens"])?);
     }
     Ok(added)
-}
-
-/// The fields of a JSON file; empty if there is no such file.
-fn object(path: &Path) -> Result<Map<String, Value>> {
-    match path.is_file() {
-        true => json::read_file(path, json::parse_object),
-        false => Ok(Map::new()),
-    }
-}
-
-/// The text of a token, which is a string or an object.
-fn content(value: &Value) -> Option<&str> {
-    value.as_str().or_else(|| value["content"].as_str())
-}
-
-/// A token: its text, or an object with its properties. `special` overrides the property of that
-/// name.
-fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
-    let on = |name: &str| value[name].as_bool();
-    let special = special.or(on("special")).unwrap_or(false);
-    let token = AddedToken::from(content(value)?, special)
-        .single_word(on("single_word").unwrap_or(false))
-        .lstrip(on("lstrip").unwrap_or(false))
-        .rstrip(on("rstrip").unwrap_or(false));
-    Some(match on("normalized") {
-        Some(normalized) => token.normalized(normalized),
-        None => token,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::files::ADDED;
     use serde_json::json;
 
     fn read(files: &[(&str, Value)], whole: Option<Value>) -> Result<SpecialTokens> {

@@ -1,7 +1,8 @@
 use super::{
-    files::{MERGES, VOCABULARY, WHOLE},
+    files::{MERGES, VOCABULARY},
     *,
 };
+use crate::tokenizer::files::WHOLE;
 
 const TEXTS: [&str; 2] = ["A red circle above two blue squares.", "a red square"];
 
@@ -94,7 +95,10 @@ fn broken_files_are_named() {
     let vocab = r#"{"a": 0, "b</w>": 1, "<|endoftext|>": 2}"#;
     let long = format!("{} b</w>", "a".repeat(100));
     let whole = r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#;
-    let cases: [(&[(&str, &str)], &str); 7] = [
+    let far = r#"{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 4294967295}"#;
+    // Behind three tokens would be the id of `a`.
+    let gap = r#"{"a": 3, "b": 0, "<|endoftext|>": 1}"#;
+    let cases: [(&[(&str, &str)], &str); 9] = [
         (&[], "no tokenizer.json, and no vocab.json with merges.txt"),
         (&[(VOCABULARY, vocab)], "no vocab.json with merges.txt"),
         (&[(VOCABULARY, "{"), (MERGES, "")], "vocab.json: not JSON"),
@@ -105,6 +109,14 @@ fn broken_files_are_named() {
         (&[(VOCABULARY, vocab), (MERGES, &long)], "gives no token"),
         (&[(VOCABULARY, vocab), (MERGES, "ab")], "the merge \"ab\""),
         (&[(WHOLE, whole)], "not CLIP's tokenizer"),
+        (
+            &[(VOCABULARY, far), (MERGES, "")],
+            "\"<|endoftext|>\" has the id 4294967295, expected below 16777216",
+        ),
+        (
+            &[(VOCABULARY, gap), (MERGES, "")],
+            "\"<|startoftext|>\" gets the id of \"a\"",
+        ),
     ];
     for (files, expected) in cases {
         let message = message(files);

@@ -1,9 +1,10 @@
 //! Training of byte pairs with a mark at the end of words (Sennrich et al. 2016, algorithm 1).
 
 use super::{
-    ClipTokenizer, END_OF_WORD, decode, pipeline,
+    ClipTokenizer, END_OF_WORD, pipeline,
     special::{END_OF_TEXT, START_OF_TEXT},
 };
+use crate::tokenizer::files::broken;
 use aigc_core::{Error, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +51,7 @@ impl ClipTokenizer {
         merges: usize,
     ) -> Result<Self> {
         let splitter = pipeline(Vocab::default(), vec![], END_OF_TEXT)
-            .map_err(|error| decode(Path::new(""), error))?;
+            .map_err(|error| broken(Path::new(""), error))?;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for text in texts {
             let pieces = words(&splitter, text.as_ref());

@@ -1,6 +1,9 @@
 //! Files of T5's tokenizer.
 
 use super::model_proto::{ModelProto, PieceKind};
+use crate::tokenizer::files::{
+    CONFIG, SPECIAL, WHOLE, added_tokens, broken, content, decoder, mismatch, object, read_added,
+};
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, json};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
@@ -10,12 +13,7 @@ use std::{
 };
 use tokenizers::{AddedToken, Tokenizer};
 
-const WHOLE: &str = "tokenizer.json";
 const SPIECE: &str = "spiece.model";
-const CONFIG: &str = "tokenizer_config.json";
-const SPECIAL: &str = "special_tokens_map.json";
-/// Added tokens of older versions of transformers.
-const ADDED: &str = "added_tokens.json";
 
 /// Limit on the size of a model file, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -57,14 +55,10 @@ struct Vocabulary {
     spiece: Option<Vec<u8>>,
 }
 
-fn mismatch(path: &Path, reason: impl Into<String>) -> Error {
-    Error::data(path, DataFault::Mismatch(reason.into()))
-}
-
 /// Reads the files in a directory.
 pub(super) fn read(dir: &Path) -> Result<Parts> {
-    let [config, special, added] = [CONFIG, SPECIAL, ADDED].map(|name| dir.join(name));
-    let (config_fields, special_fields) = (object(&config)?, object(&special)?);
+    let config = dir.join(CONFIG);
+    let (config_fields, special_fields) = (object(&config)?, object(&dir.join(SPECIAL))?);
     let whole = dir.join(WHOLE);
     let (path, mut vocabulary) = if whole.is_file() {
         let vocabulary = from_json(&whole)?;
@@ -85,22 +79,11 @@ pub(super) fn read(dir: &Path) -> Result<Parts> {
         let reason = format!("no {WHOLE} and no {SPIECE}");
         return Err(Error::data(dir, DataFault::Empty(reason)));
     };
-    for (content, id) in object(&added)? {
-        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-        let id = id.ok_or_else(|| mismatch(&added, format!("the id of {content:?}")))?;
+    for (content, id) in read_added(dir)? {
         vocabulary.added.insert(id, special_token(&content));
     }
-    let decoder = config_fields.get("added_tokens_decoder");
-    for (id, value) in decoder.and_then(Value::as_object).into_iter().flatten() {
-        let wrong = || {
-            let reason = format!("added_tokens_decoder has the entry {id:?}: {value}");
-            mismatch(&config, reason)
-        };
-        let token = token(value).ok_or_else(wrong)?;
-        vocabulary
-            .added
-            .insert(id.parse().map_err(|_| wrong())?, token);
-    }
+    let added = decoder(&config, &config_fields)?;
+    vocabulary.added.extend(added.unwrap_or_default());
     parts(path, vocabulary, &[config_fields, special_fields])
 }
 
@@ -127,8 +110,7 @@ fn parts(path: PathBuf, vocabulary: Vocabulary, settings: &[Map<String, Value>])
         fields.filter_map(move |fields| fields.get(field))
     };
     let name = |field: &'static str, default: &str| {
-        let token = given(field).find_map(token);
-        token.map_or_else(|| default.to_owned(), |token| token.content)
+        given(field).find_map(content).unwrap_or(default).to_owned()
     };
     let extra = Extra {
         eos_token: name("eos_token", "</s>"),
@@ -151,7 +133,7 @@ fn parts(path: PathBuf, vocabulary: Vocabulary, settings: &[Map<String, Value>])
     let listed: Vec<String> = given("additional_special_tokens")
         .filter_map(Value::as_array)
         .flatten()
-        .filter_map(|value| token(value).map(|token| token.content))
+        .filter_map(|value| content(value).map(str::to_owned))
         .collect();
     special.extend(&listed);
     let ids: HashMap<&str, u32> = (0..)
@@ -195,8 +177,7 @@ fn from_spiece(path: &Path, extra_ids: usize) -> Result<Vocabulary> {
         return Err(mismatch(path, reason));
     }
     let file = std::fs::read(path).map_err(Error::io(path))?;
-    let model =
-        ModelProto::read(&file).map_err(|reason| Error::data(path, DataFault::Decode(reason)))?;
+    let model = ModelProto::read(&file).map_err(|reason| broken(path, reason))?;
     let (Some(trainer), Some(normalizer)) = (model.trainer, model.normalizer) else {
         return Err(mismatch(
             path,
@@ -274,17 +255,6 @@ fn from_json(path: &Path) -> Result<Vocabulary> {
         .and_then(|id| usize::try_from(id).ok());
     let unk_id =
         unk_id.ok_or_else(|| mismatch(path, format!("model.unk_id is {}", model["unk_id"])))?;
-    let mut added = BTreeMap::new();
-    for value in field("added_tokens").as_array().into_iter().flatten() {
-        let id = value["id"].as_u64().and_then(|id| u32::try_from(id).ok());
-        let (Some(id), Some(token)) = (id, token(value)) else {
-            return Err(mismatch(
-                path,
-                format!("added_tokens has the entry {value}"),
-            ));
-        };
-        added.insert(id, token);
-    }
     let normalizer = field("normalizer");
     let mut normalizers = vec![normalizer];
     normalizers.extend(normalizer["normalizers"].as_array().into_iter().flatten());
@@ -293,16 +263,14 @@ fn from_json(path: &Path) -> Result<Vocabulary> {
         .find(|part| part["type"] == "Precompiled");
     let table = table.and_then(|part| part["precompiled_charsmap"].as_str());
     let decode = |text| {
-        BASE64_STANDARD.decode(text).map_err(|error| {
-            let reason = format!("precompiled_charsmap: {error}");
-            Error::data(path, DataFault::Decode(reason))
-        })
+        let decoded = BASE64_STANDARD.decode(text);
+        decoded.map_err(|error| broken(path, format!("precompiled_charsmap: {error}")))
     };
     Ok(Vocabulary {
         pieces,
         unk_id,
         charsmap: table.map(decode).transpose()?,
-        added,
+        added: added_tokens(path, field("added_tokens"))?,
         spiece: None,
     })
 }
@@ -313,7 +281,7 @@ pub(super) fn write(dir: &Path, inner: &Tokenizer, extra: &Extra) -> Result<()> 
     let path = dir.join(WHOLE);
     let text = inner
         .to_string(true)
-        .map_err(|error| Error::data(&path, DataFault::Decode(error.to_string())))?;
+        .map_err(|error| broken(&path, error))?;
     write_atomic(&path, text.as_bytes())?;
     let special = inner.get_added_tokens_decoder();
     let mut special: Vec<(u32, String)> = special
@@ -341,28 +309,6 @@ pub(super) fn write(dir: &Path, inner: &Tokenizer, extra: &Extra) -> Result<()> 
     }
 }
 
-/// The fields of a JSON file; empty if there is no such file.
-fn object(path: &Path) -> Result<Map<String, Value>> {
-    match path.is_file() {
-        true => json::read_file(path, json::parse_object),
-        false => Ok(Map::new()),
-    }
-}
-
 fn special_token(content: &str) -> AddedToken {
     AddedToken::from(content, true).normalized(false)
-}
-
-/// Reads a token: its text, or an object with its options.
-fn token(value: &Value) -> Option<AddedToken> {
-    let content = value.as_str().or_else(|| value["content"].as_str())?;
-    let on = |name: &str| value[name].as_bool();
-    let special = on("special").unwrap_or(true);
-    Some(
-        AddedToken::from(content, special)
-            .single_word(on("single_word").unwrap_or(false))
-            .lstrip(on("lstrip").unwrap_or(false))
-            .rstrip(on("rstrip").unwrap_or(false))
-            .normalized(on("normalized").unwrap_or(false)),
-    )
 }

@@ -5,13 +5,16 @@ mod charsmap;
 mod files;
 mod model_proto;
 
-use super::TokenBatch;
-use aigc_core::{DataFault, Error, Result};
+use super::{
+    TokenBatch,
+    files::{broken, check_ids, mismatch},
+};
+use aigc_core::{Error, Result};
 use files::Parts;
 use std::path::Path;
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper, Tokenizer,
+    DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    Tokenizer,
     models::unigram::Unigram,
     normalizers::Precompiled,
     pre_tokenizers::{
@@ -57,17 +60,13 @@ impl T5Tokenizer {
 
     fn new(parts: Parts) -> Result<Self> {
         let path = &parts.path;
-        let broken =
-            |error: tokenizers::Error| Error::data(path, DataFault::Decode(error.to_string()));
+        let broken = |error: tokenizers::Error| broken(path, error);
         let model = Unigram::from(parts.pieces, Some(parts.unk_id), false).map_err(broken)?;
         let mut inner = Tokenizer::new(ModelWrapper::Unigram(model));
         if let Some(table) = &parts.charsmap {
-            charsmap::check(table).map_err(|reason| {
-                let reason = format!("precompiled_charsmap: {reason}");
-                Error::data(path, DataFault::Decode(reason))
-            })?;
-            let table = Precompiled::from(table)
-                .map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))?;
+            let wrong = |reason: String| broken(format!("precompiled_charsmap: {reason}").into());
+            charsmap::check(table).map_err(wrong)?;
+            let table = Precompiled::from(table).map_err(|error| wrong(error.to_string()))?;
             inner
                 .with_normalizer(Some(NormalizerWrapper::Precompiled(table)))
                 .map_err(broken)?;
@@ -78,13 +77,15 @@ impl T5Tokenizer {
             PreTokenizerWrapper::Metaspace(metaspace.clone()),
         ]))));
         inner.with_decoder(Some(DecoderWrapper::Metaspace(metaspace)));
-        add_tokens(&mut inner, &parts.added)
-            .map_err(|reason| Error::data(path, DataFault::Mismatch(reason)))?;
+        let added = parts.added.iter();
+        inner
+            .add_tokens(added.clone().map(|(_, token)| token.clone()))
+            .map_err(broken)?;
+        check_ids(path, &inner, added.map(|(id, token)| (*id, token)))?;
         let id = |token: &str| {
-            inner.token_to_id(token).ok_or_else(|| {
-                let reason = format!("the vocabulary has no token {token:?}");
-                Error::data(path, DataFault::Mismatch(reason))
-            })
+            inner
+                .token_to_id(token)
+                .ok_or_else(|| mismatch(path, format!("the vocabulary has no token {token:?}")))
         };
         let (eos, pad) = (parts.extra.eos_token.clone(), &parts.extra.pad_token);
         let (eos_token_id, pad_token_id) = (id(&eos)?, id(pad)?);
@@ -101,7 +102,7 @@ impl T5Tokenizer {
                     .build()
                     .map_err(|error| error.to_string())
             })
-            .map_err(|reason| Error::data(path, DataFault::Mismatch(reason)))?;
+            .map_err(|reason| mismatch(path, reason))?;
         inner.with_post_processor(Some(PostProcessorWrapper::Template(template)));
         Ok(Self {
             inner,
@@ -126,30 +127,24 @@ impl T5Tokenizer {
     /// What was cut is returned as text.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if a prompt cannot be encoded, or `max_length` is 0.
+    /// [`Error::InvalidArgument`] if a prompt cannot be encoded, or `max_length` is 0 or more than
+    /// 1048576.
     pub fn encode_padded(&self, prompts: &[&str], max_length: usize) -> Result<TokenBatch> {
-        let Some(most) = max_length.checked_sub(1) else {
-            let expected = "at least 1, for the end of a prompt";
-            return Err(Error::argument("max_length", max_length, expected));
-        };
-        let mut batch = TokenBatch {
-            ids: vec![],
-            attention_mask: vec![],
-            cut: vec![],
-        };
+        Self::check_length(max_length)?;
+        let mut batch = TokenBatch::default();
         for prompt in prompts {
             let mut ids = self.encode(prompt)?;
-            let cut = ids.split_off(ids.len().min(most));
+            let cut = ids.split_off(ids.len().min(max_length - 1));
             ids.push(self.eos_token_id);
-            let mut mask = vec![true; ids.len()];
-            ids.resize(max_length, self.pad_token_id);
-            mask.resize(max_length, false);
-            batch.ids.push(ids);
-            batch.attention_mask.push(mask);
             let cut = (!cut.is_empty()).then(|| self.text(&cut, false));
-            batch.cut.push(cut);
+            batch.push(ids, max_length, self.pad_token_id, cut);
         }
         Ok(batch)
+    }
+
+    /// Fails unless a prompt of this length has room for the end token.
+    pub(crate) fn check_length(max_length: usize) -> Result<()> {
+        super::check_length(max_length, 1, "the end of a prompt")
     }
 
     /// The text of tokens, without special tokens: the end, padding and unknown characters.
@@ -199,24 +194,6 @@ impl std::fmt::Debug for T5Tokenizer {
             .field("model_max_length", &self.extra.model_max_length)
             .finish()
     }
-}
-
-/// Adds tokens, in the order of their ids, or changes the options of those that are there.
-fn add_tokens(inner: &mut Tokenizer, tokens: &[(u32, AddedToken)]) -> Result<(), String> {
-    inner
-        .add_tokens(tokens.iter().map(|(_, token)| token.clone()))
-        .map_err(|error| error.to_string())?;
-    for (id, token) in tokens {
-        let (content, found) = (&token.content, inner.token_to_id(&token.content));
-        if found != Some(*id) {
-            let found = found.map_or("none".into(), |found| found.to_string());
-            return Err(format!(
-                "the added token {content:?} has the id {id}, but behind this vocabulary it would \
-                 be {found}"
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -75,11 +75,11 @@ fn texts_are_padded_and_cut() {
     ];
     assert_eq!(batch.attention_mask, mask);
     assert_eq!(batch.cut, [None, Some("é<unk>".into()), None]);
-    let message = tokenizer.encode_padded(&["a"], 0).unwrap_err().to_string();
-    assert!(
-        message.contains("`max_length` is 0, expected at least 1"),
-        "{message}"
-    );
+    for length in [0, usize::MAX] {
+        let message = tokenizer.encode_padded(&["a"], length).unwrap_err();
+        let expected = format!("`max_length` is {length}, expected 1 (the end of a prompt) to");
+        assert!(message.to_string().contains(&expected), "{message}");
+    }
 }
 
 #[test]

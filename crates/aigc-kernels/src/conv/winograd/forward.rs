@@ -2,15 +2,16 @@
 
 use super::{
     super::gather::Gather,
-    DEPTH, GAP, Layout, Winograd,
+    DEPTH, GAP, Layout, PointProduct, Winograd,
     kernels::Kernels,
+    padded_rows,
     points::Scheme,
     tiles::{Inputs, Outputs, Strides},
 };
 use crate::{
     memory::{filled, volume},
     threads::{Scratch, Shared, for_each},
-    tile::{Operands, Strided, column_tiles, row_tiles, tallest, tile, widest},
+    tile::{column_tiles, tallest, widest},
 };
 use pulp::Simd;
 use std::{marker::PhantomData, ops::Range};
@@ -86,11 +87,8 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Split<'_, S, (P, Q)>
         let [_, columns] = all.grid();
         let inputs = Inputs::<S, P, Q>::new(all, simd);
         let outputs = Outputs::<S, P, Q>::new(all, simd);
-        // The last tile of the product may have more rows than there are: their sums are not read.
         let tiles = units.len() * columns;
-        let padded = row_tiles(tiles, tallest::<S>())
-            .last()
-            .map_or(0, |(first, height)| first + height);
+        let padded = padded_rows::<S>(tiles);
         let mapped_len = volume(&[padded, layout.inputs]) + GAP;
         let sums_len = volume(&[padded, layout.outputs]) + GAP;
         let [pixels, planes, lines] = inputs.buffers();
@@ -128,31 +126,18 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Split<'_, S, (P, Q)>
                     let [first, width] = [first * lanes, vectors * lanes];
                     let panel = kernels.panel(point, first, width);
                     for from in (0..kernels.depth).step_by(DEPTH) {
-                        let k = DEPTH.min(kernels.depth - from);
-                        for (row, height) in row_tiles(tiles, tallest::<S>()) {
-                            let a = &mapped[row * layout.inputs + from..]
-                                [..(height - 1) * layout.inputs + k];
-                            let c = &mut sums[row * layout.outputs + first..]
-                                [..(height - 1) * layout.outputs + width];
-                            let operands = Operands {
-                                k,
-                                a: Strided {
-                                    start: a.as_ptr(),
-                                    row: layout.inputs,
-                                    k: 1,
-                                },
-                                b: Strided {
-                                    start: panel[from * width..][..k * width].as_ptr(),
-                                    row: 0,
-                                    k: width,
-                                },
-                                c: c.as_mut_ptr(),
-                                c_row: layout.outputs,
-                                add: from > 0,
-                            };
-                            // SAFETY: the slices are `height` rows of A and C, and `k` rows of B.
-                            unsafe { tile(simd, height, vectors, operands) };
-                        }
+                        let product = PointProduct {
+                            tiles,
+                            depth: DEPTH.min(kernels.depth - from),
+                            pixels: &mapped[from..],
+                            pixel_row: layout.inputs,
+                            weights: &panel[from * width..],
+                            width,
+                            sums: &mut sums[first..],
+                            sum_row: layout.outputs,
+                            add: from > 0,
+                        };
+                        product.run(simd);
                     }
                 }
             }

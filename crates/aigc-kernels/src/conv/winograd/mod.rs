@@ -23,6 +23,7 @@ use super::gather::{Gather, Job};
 use crate::{
     memory::volume,
     simd::{arch, vectors},
+    tile::{Operands, Strided, row_tiles, tallest, tile},
 };
 use points::{Scheme, Three, Two, TwoBySeven};
 use pulp::{Simd, WithSimd};
@@ -342,6 +343,72 @@ impl Layout {
             channels,
             inputs: volume(&[channels, all.windows.len()]),
             outputs: all.gather.rows.next_multiple_of(S::F32_LANES),
+        }
+    }
+}
+
+/// Rows of a product with one for each of `tiles` tiles: the last tile of the product may have more
+/// than there are, whose sums are not read.
+fn padded_rows<S: Simd>(tiles: usize) -> usize {
+    let last = row_tiles(tiles, tallest::<S>()).last();
+    last.map_or(0, |(first, height)| first + height)
+}
+
+/// At one point, the product of the transformed pixels of all tiles and of transformed weights.
+struct PointProduct<'a> {
+    tiles: usize,
+    /// Input channels that are summed over.
+    depth: usize,
+    /// The pixels, `pixel_row` elements from one tile to the next.
+    pixels: &'a [f32],
+    pixel_row: usize,
+    /// `depth` × `width`.
+    weights: &'a [f32],
+    /// Output channels, whole vectors.
+    width: usize,
+    /// Receives the sums, `sum_row` elements from one tile to the next.
+    sums: &'a mut [f32],
+    sum_row: usize,
+    /// Whether the products are added to the sums.
+    add: bool,
+}
+
+impl PointProduct<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            tiles,
+            depth: k,
+            pixels,
+            pixel_row,
+            weights,
+            width,
+            sums,
+            sum_row,
+            add,
+        } = self;
+        let weights = &weights[..k * width];
+        for (row, height) in row_tiles(tiles, tallest::<S>()) {
+            let a = &pixels[row * pixel_row..][..(height - 1) * pixel_row + k];
+            let c = &mut sums[row * sum_row..][..(height - 1) * sum_row + width];
+            let operands = Operands {
+                k,
+                a: Strided {
+                    start: a.as_ptr(),
+                    row: pixel_row,
+                    k: 1,
+                },
+                b: Strided {
+                    start: weights.as_ptr(),
+                    row: 0,
+                    k: width,
+                },
+                c: c.as_mut_ptr(),
+                c_row: sum_row,
+                add,
+            };
+            // SAFETY: the slices are `height` rows of A and C, and `k` rows of B.
+            unsafe { tile(simd, height, width / S::F32_LANES, operands) };
         }
     }
 }

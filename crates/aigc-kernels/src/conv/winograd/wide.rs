@@ -5,14 +5,14 @@
 
 use super::{
     super::{gather::Gather, lanes::interleave},
-    GAP, Layout, Term, Winograd, load,
+    GAP, Layout, PointProduct, Term, Winograd, load, padded_rows,
     points::Scheme,
     tiles::{Inputs, Outputs, Strides},
 };
 use crate::{
     memory::{filled, volume},
     threads::{Scratch, Shared, for_each},
-    tile::{Operands, Strided, column_tiles, row_tiles, tallest, tile, widest},
+    tile::{column_tiles, widest},
 };
 use pulp::Simd;
 use std::{marker::PhantomData, ops::Range};
@@ -34,10 +34,7 @@ pub(super) fn run<S: Simd, P: Scheme, Q: Scheme>(simd: S, all: &Winograd) -> Vec
     let [bands, columns] = all.grid();
     let units = volume(&[batch, bands]);
     let tiles = units * columns;
-    // The last tile of the product may have more rows than there are: their sums are not read.
-    let padded = row_tiles(tiles, tallest::<S>())
-        .last()
-        .map_or(0, |(first, height)| first + height);
+    let padded = padded_rows::<S>(tiles);
     let mapped_len = volume(&[padded, layout.inputs]) + GAP;
     let mut mapped = vec![0.0; volume(&[layout.points, mapped_len])];
     let shared = Shared::new(&mut mapped);
@@ -170,7 +167,6 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Block<'_, S, (P, Q)>
             for (index, term) in job.terms.iter().enumerate() {
                 for from in (0..layout.channels).step_by(step) {
                     let inputs = from..layout.channels.min(from + step);
-                    let k = inputs.len();
                     for vector in (0..width).step_by(lanes) {
                         let row = channels.start + vector;
                         let to = [&mut weights[vector..], &mut *elements];
@@ -188,31 +184,18 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Block<'_, S, (P, Q)>
                     let window = (job.first_window + index) * layout.channels + from;
                     for point in 0..layout.points {
                         let mapped = &mapped[point * mapped_len + window..(point + 1) * mapped_len];
-                        let weights = &weights[point * weights_len..][..k * width];
-                        let sums = &mut sums[point * sums_len..][..padded * width];
-                        for (row, height) in row_tiles(tiles, tallest::<S>()) {
-                            let a =
-                                &mapped[row * layout.inputs..][..(height - 1) * layout.inputs + k];
-                            let c = &mut sums[row * width..][..height * width];
-                            let operands = Operands {
-                                k,
-                                a: Strided {
-                                    start: a.as_ptr(),
-                                    row: layout.inputs,
-                                    k: 1,
-                                },
-                                b: Strided {
-                                    start: weights.as_ptr(),
-                                    row: 0,
-                                    k: width,
-                                },
-                                c: c.as_mut_ptr(),
-                                c_row: width,
-                                add: index > 0 || from > 0,
-                            };
-                            // SAFETY: the slices are `height` rows of A and C, and `k` rows of B.
-                            unsafe { tile(simd, height, width / lanes, operands) };
-                        }
+                        let product = PointProduct {
+                            tiles,
+                            depth: inputs.len(),
+                            pixels: mapped,
+                            pixel_row: layout.inputs,
+                            weights: &weights[point * weights_len..],
+                            width,
+                            sums: &mut sums[point * sums_len..][..padded * width],
+                            sum_row: width,
+                            add: index > 0 || from > 0,
+                        };
+                        product.run(simd);
                     }
                 }
             }

@@ -3,6 +3,7 @@
 mod answers;
 mod failures;
 mod pictures;
+mod retries;
 mod server;
 mod streams;
 mod trait_of_core;
@@ -17,6 +18,9 @@ use server::{Reply, Server, reply};
 use std::{io::Cursor, time::Duration};
 
 const KEY: &str = "sk-very-secret-key";
+
+const RATE_LIMIT: &str = r#"{"error": {"message": "slow down", "type": "requests",
+    "param": null, "code": "rate_limit_exceeded"}}"#;
 
 /// A picture in one colour.
 fn picture(red: u8) -> DynamicImage {

@@ -172,3 +172,21 @@ fn unsafe_addresses_are_not_fetched() {
     let error = ask(&client(&server)).unwrap_err();
     assert_eq!((error.kind(), error.status()), (Kind::NotFound, Some(404)));
 }
+
+#[test]
+fn addresses_that_repeat_the_key_do_not_show_it() {
+    let item = || data(&[url_item(&format!("/{KEY}.png"))]);
+    let server = Server::new(vec![item(), reply(404, &[], "")]);
+    // `ask` checks everything that is shown.
+    let error = ask(&client(&server)).unwrap_err();
+    assert!(error.url().unwrap().ends_with("/[key].png"), "{error}");
+    let server = Server::new(vec![item(), reply(200, &[], png(1))]);
+    let answer = ask(&client(&server)).unwrap();
+    let url = answer.images[0].url.as_deref().unwrap();
+    assert!(url.ends_with("/[key].png"), "{url}");
+    // Errors of pictures quote their first bytes.
+    let server = Server::new(vec![data(&[base64_item(KEY.as_bytes())])]);
+    let error = ask(&client(&server)).unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidAnswer);
+    assert!(!format!("{error:?}").contains(&KEY[..9]), "{error:?}");
+}

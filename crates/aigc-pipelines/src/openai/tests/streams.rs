@@ -68,6 +68,12 @@ fn partial_and_finished_pictures_arrive() {
             ": keep-alive\r\n\r\ndata:{first}\r\n\r\n:\r\ndata:{second}\r\n\r\ndata:{last}\r\n\r\n\
              data: [DONE]\r\n\r\n"
         ),
+        // With a field for errors that has none.
+        format!(
+            "data: {}\n\ndata: {second}\n\ndata: {}\n\n",
+            first.replacen('{', "{\"error\": {\"message\": null}, ", 1),
+            last.replacen('{', "{\"error\": \"\", ", 1)
+        ),
         // In several lines of data, with unknown events between.
         format!(
             "data: {}\ndata: {}\n\ndata: {second}\n\ndata: {{\"type\": \"other\"}}\n\n\

@@ -45,6 +45,10 @@ fn known_models_warn_of_settings_and_refuse_what_changes_the_picture() {
     assert_eq!(server.received()[0].json(), expected);
     assert_eq!(made.warnings.len(), 3);
     assert!(made.warnings[0].contains("`seed`"), "{:?}", made.warnings);
+    // What was not sent was not used.
+    let used = &made.request;
+    assert_eq!((used.seed, used.num_inference_steps), (None, None));
+    assert_eq!((used.guidance_scale, used.n), (None, Some(1)));
     for (name, request) in [
         ("negative_prompt", request().with_negative_prompt("a dog")),
         ("first_image", request().with_first_image(1)),
@@ -54,7 +58,10 @@ fn known_models_warn_of_settings_and_refuse_what_changes_the_picture() {
             request.strength = Some(0.5);
             request
         }),
+        ("strength", request().with_image(picture(1), Some(1.5))),
+        ("guidance_scale", request().with_guidance_scale(f64::NAN)),
         ("n", request().with_n(0)),
+        ("n", request().with_n(usize::MAX)),
         ("prompt", ImageRequest::new("")),
     ] {
         match client.generate(&request).unwrap_err() {
@@ -100,7 +107,7 @@ fn images_become_edits_with_the_mask_of_the_api() {
         Error::InvalidArgument {
             argument, expected, ..
         } => {
-            assert_eq!(argument, "mask");
+            assert_eq!(argument, "mask_image");
             assert!(expected.contains("6x4"), "{expected}");
         }
         error => panic!("{error}"),
@@ -151,6 +158,63 @@ fn progress_has_tries_and_previews() {
             (GenerationStage::Denoising, 2, 2, Some(2)),
         ]
     );
+}
+
+#[test]
+fn number_of_images_may_be_that_of_the_configuration() {
+    let body = format!(
+        r#"{{"data": [{{"b64_json": "{}"}}, {{"b64_json": "{}"}}]}}"#,
+        png_base64(1),
+        png_base64(2)
+    );
+    let server = Server::new(vec![super::json(200, &[], &body)]);
+    let with_n = |n: u32| {
+        let options = ImageOptions {
+            n: Some(n),
+            ..ImageOptions::default()
+        };
+        OpenAiImages::new(config(&server).with_options(options)).unwrap()
+    };
+    let made = with_n(2).generate(&ImageRequest::new("a cat")).unwrap();
+    assert_eq!((made.images.len(), made.request.n), (2, Some(2)));
+    assert_eq!(
+        made.request.size.map(|size| size.to_string()),
+        Some("6x4".into())
+    );
+    assert!(made.complete && made.warnings.is_empty());
+    let one = with_n(2).generate(&ImageRequest::new("a cat").with_n(1));
+    assert_eq!(one.unwrap().request.n, Some(1));
+    assert_eq!(server.received()[1].json()["n"], 1);
+    let none = with_n(0).generate(&ImageRequest::new("a cat"));
+    assert!(matches!(none, Err(Error::InvalidArgument { .. })));
+}
+
+#[test]
+fn numbers_of_servers_may_be_of_any_size() {
+    let event = |kind: &str| {
+        format!(
+            "data: {{\"type\": \"image_generation.{kind}\", \"b64_json\": \"{}\", \
+             \"partial_image_index\": 18446744073709551615, \"index\": 18446744073709551615}}\n\n",
+            png_base64(1)
+        )
+    };
+    let text = event("partial_image") + &event("completed");
+    let server = Server::new(vec![reply(200, &["Content-Type: text/event-stream"], text)]);
+    let options = ImageOptions {
+        partial_images: Some(1),
+        ..ImageOptions::default()
+    };
+    let client = OpenAiImages::new(config(&server).with_options(options)).unwrap();
+    let mut previews = 0;
+    let mut options = GenerationOptions::default().with_callback(|progress| {
+        assert!(progress.images.end <= progress.total);
+        previews += usize::from(progress.preview.is_some());
+        ControlFlow::Continue(())
+    });
+    let made = client.generate_with(&ImageRequest::new("a cat"), &mut options);
+    let made = made.unwrap();
+    drop(options);
+    assert_eq!((made.images[0].index, previews), (0, 1));
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub(super) fn tokenize(
             Ok(ClipTokens { pieces, cut })
         }
         PromptSyntax::WebUi => {
-            let room = tokenizer.max_length() - 2;
+            let room = tokenizer.max_length().saturating_sub(2).max(1);
             let comma = tokenizer.token_id(",</w>");
             let read =
                 |text: &String| chunks(&parse(text), room, comma, |text| tokenizer.encode(text));

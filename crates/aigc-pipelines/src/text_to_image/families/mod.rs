@@ -1,5 +1,6 @@
 //! Families of pipelines: how their prompts are encoded, what their networks are conditioned on,
-//! and their defaults. One file for each family whose prompts are encoded in a way of its own.
+//! and their defaults. One file for each family whose prompts are encoded in a way of its own;
+//! `defaults` has the values of unset fields, `resolution_bins` the sizes of PixArt's images.
 //!
 //! | [`PipelineFamily`] | classes of diffusers | text encoders | network |
 //! |---|---|---|---|
@@ -11,12 +12,17 @@
 //! | `PixArt` | `PixArt…Pipeline` | T5 | transformer, told sizes |
 
 mod clip;
+mod defaults;
 mod flux;
 mod pixart;
+mod resolution_bins;
 mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
 mod t5;
+
+pub(crate) use defaults::Task;
+pub(crate) use resolution_bins::{resized_and_cut, resolution_bin};
 
 use super::{
     embeddings::{PromptEmbeddings, Prompts},
@@ -81,18 +87,6 @@ const CLASSES: &[(&str, PipelineFamily)] = {
     ]
 };
 
-/// The defaults of a family, those of diffusers.
-pub(crate) struct Defaults {
-    pub(crate) num_inference_steps: usize,
-    pub(crate) guidance_scale: f64,
-    /// Side of the latents, if the network's configuration has none.
-    pub(crate) latent_side: usize,
-    /// Strength from an image, and with a mask.
-    pub(crate) strength: [f64; 2],
-    /// Tokens of T5's prompts.
-    pub(crate) max_sequence_length: usize,
-}
-
 impl PipelineFamily {
     /// Names of the classes in diffusers that are opened.
     pub fn classes() -> impl Iterator<Item = &'static str> {
@@ -111,55 +105,6 @@ impl PipelineFamily {
         })
     }
 
-    pub(crate) fn defaults(self, class: &str) -> Defaults {
-        let base = Defaults {
-            num_inference_steps: 50,
-            guidance_scale: 7.5,
-            latent_side: 64,
-            strength: [0.8, 1.0],
-            max_sequence_length: 256,
-        };
-        match self {
-            Self::StableDiffusion => base,
-            Self::StableDiffusionXl => Defaults {
-                guidance_scale: 5.0,
-                latent_side: 128,
-                strength: [0.3, 0.9999],
-                ..base
-            },
-            Self::LatentConsistency => Defaults {
-                num_inference_steps: 4,
-                guidance_scale: 8.5,
-                ..base
-            },
-            Self::StableDiffusion3 => Defaults {
-                num_inference_steps: 28,
-                guidance_scale: 7.0,
-                latent_side: 128,
-                strength: [0.6; 2],
-                ..base
-            },
-            Self::Flux => Defaults {
-                num_inference_steps: 28,
-                guidance_scale: 3.5,
-                latent_side: 128,
-                strength: [0.6; 2],
-                max_sequence_length: 512,
-            },
-            Self::PixArt => Defaults {
-                num_inference_steps: 20,
-                guidance_scale: 4.5,
-                latent_side: 128,
-                max_sequence_length: if class == "PixArtSigmaPipeline" {
-                    300
-                } else {
-                    120
-                },
-                ..base
-            },
-        }
-    }
-
     /// Directories of the text encoders and tokenizers.
     pub(crate) const ENCODERS: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
     pub(crate) const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
@@ -170,6 +115,20 @@ impl PipelineFamily {
             self,
             Self::StableDiffusion | Self::StableDiffusionXl | Self::LatentConsistency
         )
+    }
+
+    /// Number of text encoders.
+    pub(crate) fn num_encoders(self) -> usize {
+        match self {
+            Self::StableDiffusion | Self::LatentConsistency | Self::PixArt => 1,
+            Self::StableDiffusionXl | Self::Flux => 2,
+            Self::StableDiffusion3 => 3,
+        }
+    }
+
+    /// Whether layers of a text encoder can be left out.
+    pub(crate) fn has_clip_skip(self) -> bool {
+        !matches!(self, Self::Flux | Self::PixArt)
     }
 
     /// Whether prompts are cut to a length of T5's that can be chosen.

@@ -33,9 +33,14 @@ pub struct ImageSettings {
     pub model: String,
     /// Hash of its weights.
     pub model_hash: Option<String>,
-    /// Further settings by name.
+    /// Which of the images of the request it is, from 0 on: the only one, unless the image cannot
+    /// be made alone.
+    pub position: usize,
+    /// Further settings by name; [`options_of`](super::TextToImagePipeline::options_of) makes
+    /// options of them.
     pub settings: Vec<(String, String)>,
-    /// The fields of the request that hold images, which have to be set again.
+    /// What has to be given again, because the file does not have it: fields of the request that
+    /// hold images, `embeddings`, images of ControlNets (`control_images`), another `vae`.
     pub missing_inputs: Vec<String>,
 }
 
@@ -52,6 +57,9 @@ struct Stored {
     seed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
+    /// Number of images, where none of them can be made alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guidance_scale: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,38 +73,66 @@ struct Stored {
     inputs: Vec<String>,
 }
 
+/// Settings that stand for what a file cannot have.
+const GIVEN: [&str; 3] = ["embeddings", "control_images", "vae"];
+
 impl Stored {
     fn new(result: &GeneratedImages, image: &GeneratedImage) -> Self {
         let request = &result.request;
+        // The image's own settings come before those of the request.
+        let mut settings = image.settings.clone();
+        let own = |name: &str| image.settings.iter().any(|(own, _)| own == name);
+        let shared = result.settings.iter().filter(|(name, _)| !own(name));
+        settings.extend(shared.cloned());
+        let mut take = |name: &str| {
+            let found = settings.iter().position(|(other, _)| other == name);
+            found.map(|at| settings.remove(at).1)
+        };
+        let prompt = take("prompt").unwrap_or_else(|| request.prompt.clone());
+        let negative = take("negative_prompt").or(request.negative_prompt.clone());
         let inputs = [
             ("image", request.image.is_some()),
             ("mask_image", request.mask_image.is_some()),
             ("control_image", request.control_image.is_some()),
         ];
-        let given = inputs.iter().filter(|(_, given)| *given);
+        let images = inputs.into_iter().filter(|(_, given)| *given);
+        let images = images.map(|(name, _)| name.to_owned());
+        let given = GIVEN
+            .into_iter()
+            .filter_map(|name| take(name).map(|_| name.to_owned()));
+        let inputs = images.chain(given).collect();
+        let is_shared = settings
+            .iter()
+            .any(|(name, value)| name == "noise_source" && value == "torch_batch");
         Self {
-            prompt: request.prompt.clone(),
-            negative_prompt: request.negative_prompt.clone(),
+            prompt,
+            negative_prompt: negative,
             size: request.size,
             seed: request.seed,
             index: Some(image.index),
+            n: request.n.filter(|_| is_shared),
             guidance_scale: request.guidance_scale,
             num_inference_steps: request.num_inference_steps,
             strength: request.strength,
             model: result.model.clone(),
             model_hash: result.model_hash.clone(),
-            settings: result.settings.clone(),
-            inputs: given.map(|(name, _)| (*name).into()).collect(),
+            settings,
+            inputs,
         }
     }
 
     fn into_settings(self) -> ImageSettings {
+        let index = self.index.unwrap_or(0);
         let mut request = ImageRequest::new(self.prompt);
         request.negative_prompt = self.negative_prompt;
-        request.n = Some(1);
+        let (n, first, position) = match self.n {
+            Some(n) => (n, 0, index),
+            None => (1, index, 0),
+        };
+        request.n = Some(n);
         request.size = self.size;
         request.seed = self.seed;
-        request.first_image = self.index.filter(|index| *index > 0);
+        request.first_image = Some(first).filter(|first| *first > 0);
         request.guidance_scale = self.guidance_scale;
         request.num_inference_steps = self.num_inference_steps;
         request.strength = self.strength;
@@ -104,6 +140,7 @@ impl Stored {
             request,
             model: self.model,
             model_hash: self.model_hash,
+            position,
             settings: self.settings,
             missing_inputs: self.inputs,
         }
@@ -217,6 +254,34 @@ mod tests {
         assert_eq!(settings.missing_inputs, ["image"]);
         assert_eq!(settings.model_hash.as_deref(), Some("ab12"));
         assert_eq!(settings.settings, result.settings);
+        assert_eq!(settings.position, 0);
+    }
+
+    /// Of several prompts, an image has its own; with one generator for all, all are made again.
+    #[test]
+    fn settings_of_an_image_replace_those_of_the_request() {
+        let mut result = result();
+        result.images[0].settings = vec![
+            ("prompt".into(), "its own".into()),
+            ("prompt_2".into(), "second".into()),
+        ];
+        result.settings = vec![
+            ("prompt_2".into(), "first".into()),
+            ("noise_source".into(), "torch_batch".into()),
+            ("vae".into(), "given".into()),
+        ];
+        let bytes = encode_png(&result, &result.images[0]).unwrap();
+        let settings = decode_png_settings(&bytes).unwrap();
+        assert_eq!(settings.request.prompt, "its own");
+        assert_eq!(
+            settings.request.negative_prompt,
+            result.request.negative_prompt
+        );
+        assert_eq!((settings.request.n, settings.position), (Some(3), 2));
+        assert_eq!(settings.request.first_image, None);
+        assert_eq!(settings.settings[0], ("prompt_2".into(), "second".into()));
+        assert_eq!(settings.settings.len(), 2);
+        assert_eq!(settings.missing_inputs, ["image", "vae"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! prompt, and a line `Steps: 20, Sampler: …, CFG scale: 7, Seed: 1, Size: 512x512, Model: …`.
 
 use super::Stored;
+use aigc_diffusion::AnyScheduler;
 
 const NEGATIVE: &str = "Negative prompt: ";
 
@@ -47,14 +48,16 @@ pub(super) fn write(stored: &Stored) -> String {
         Some(negative) => format!("\n{NEGATIVE}{negative}"),
         None => String::new(),
     };
-    format!("{}{negative}\n{}", stored.prompt, line.join(", "))
+    let text = format!("{}{negative}\n{}", stored.prompt, line.join(", "));
+    // The character that ends texts in PNG files.
+    text.replace('\0', "")
 }
 
 pub(super) fn read(text: &str) -> Stored {
     let text = text.trim_end();
     let (prompts, fields) = match text.rsplit_once('\n') {
-        Some((prompts, last)) if last.contains(": ") => (prompts, pairs(last)),
-        None if text.starts_with("Steps: ") => ("", pairs(text)),
+        Some((prompts, last)) if is_fields(last) => (prompts, pairs(last)),
+        None if is_fields(text) => ("", pairs(text)),
         _ => (text, vec![]),
     };
     let at_start = prompts
@@ -69,13 +72,18 @@ pub(super) fn read(text: &str) -> Stored {
         let found = fields.iter().find(|(other, _)| other == name);
         found.map(|(_, value)| value.as_str())
     };
-    let sampler = field("Sampler").map(|value| ("scheduler".to_owned(), value.to_owned()));
+    let sampler = field("Sampler").map(|value| {
+        let is_class = AnyScheduler::CLASSES.contains(&value);
+        let name = if is_class { "scheduler" } else { "sampler" };
+        (name.to_owned(), value.to_owned())
+    });
     Stored {
         prompt: prompt.into(),
         negative_prompt: negative.map(Into::into),
         size: field("Size").and_then(|size| size.parse().ok()),
         seed: field("Seed").and_then(|seed| seed.parse().ok()),
         index: field("Image index").and_then(|index| index.parse().ok()),
+        n: None,
         guidance_scale: field("CFG scale").and_then(|scale| scale.parse().ok()),
         num_inference_steps: field("Steps").and_then(|steps| steps.parse().ok()),
         strength: field("Denoising strength").and_then(|strength| strength.parse().ok()),
@@ -84,6 +92,11 @@ pub(super) fn read(text: &str) -> Stored {
         settings: sampler.into_iter().collect(),
         inputs: vec![],
     }
+}
+
+/// Whether a line has fields: a prompt may have colons, too.
+fn is_fields(line: &str) -> bool {
+    line.starts_with("Steps: ") || line.contains(", Seed: ") || line.contains(", Version: ")
 }
 
 /// A value, as a JSON string if it has characters that separate fields.
@@ -136,9 +149,15 @@ mod tests {
         );
         assert_eq!(stored.strength, Some(0.5));
         assert_eq!(stored.size.unwrap().to_string(), "512x768");
-        assert_eq!(stored.settings, [("scheduler".into(), "Euler a".into())]);
+        assert_eq!(stored.settings, [("sampler".into(), "Euler a".into())]);
+        let ours = read("a\nSteps: 3, Sampler: DDIMScheduler, Seed: 1");
+        assert_eq!(
+            ours.settings,
+            [("scheduler".into(), "DDIMScheduler".into())]
+        );
         // Without fields, all is the prompt.
         assert_eq!(read("just a prompt").prompt, "just a prompt");
+        assert_eq!(read("a cat\nstyle: oil").prompt, "a cat\nstyle: oil");
         assert_eq!(read("Steps: 3, Seed: 1").num_inference_steps, Some(3));
     }
 }

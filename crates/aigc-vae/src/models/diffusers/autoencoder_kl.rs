@@ -12,6 +12,7 @@ use aigc_core::{
     data::SampleShape,
     encoder::{Autoencoder, Posterior},
     nn::{Conv2d, Conv2dConfig, diffusers::diffusers_key},
+    ops,
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
 use burn::{
@@ -112,7 +113,7 @@ impl AutoencoderKl {
     /// # Shapes
     /// - z and output: `[batch, latent_channels, height, width]`
     pub fn scale_latents(&self, z: Tensor<4>) -> Tensor<4> {
-        let [shift, factor] = self.latent_scaling(&z.device());
+        let [shift, factor] = self.latent_scaling(&z);
         (z - shift) * factor
     }
 
@@ -121,18 +122,20 @@ impl AutoencoderKl {
     /// # Shapes
     /// - z and output: `[batch, latent_channels, height, width]`
     pub fn unscale_latents(&self, z: Tensor<4>) -> Tensor<4> {
-        let [shift, factor] = self.latent_scaling(&z.device());
+        let [shift, factor] = self.latent_scaling(&z);
         z / factor + shift
     }
 
     /// What is subtracted from latents and what they are then multiplied by, each
-    /// `[1, latent_channels, 1, 1]`.
-    fn latent_scaling(&self, device: &Device) -> [Tensor<4>; 2] {
+    /// `[1, latent_channels, 1, 1]`, in the type of the latents.
+    fn latent_scaling(&self, latents: &Tensor<4>) -> [Tensor<4>; 2] {
         let (shift, factor) = self.config.latent_scaling();
         [shift, factor].map(|values| {
             let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
             let shape = [1, values.len(), 1, 1];
-            Tensor::from_data(TensorData::new(values, shape), device)
+            let data = TensorData::new(values, shape);
+            let values = Tensor::from_data(data, &latents.device());
+            ops::cast(values, latents.dtype())
         })
     }
 
@@ -252,7 +255,7 @@ impl Vae<4, 4> for AutoencoderKl {
 impl Autoencoder for AutoencoderKl {
     fn encode(&self, x: Tensor<4>) -> Box<dyn Posterior> {
         let DiagonalGaussian { mean, logvar } = self.posterior(x);
-        let [_, factor] = self.latent_scaling(&mean.device());
+        let [_, factor] = self.latent_scaling(&mean);
         Box::new(DiagonalGaussian {
             mean: self.scale_latents(mean),
             logvar: logvar + factor.log() * 2.0,
@@ -280,7 +283,7 @@ mod tests {
         rng::{InitWeights, Rng},
         testing::{assert_close, values},
     };
-    use burn::module::Param;
+    use burn::{module::Param, tensor::FloatDType};
 
     fn tiny(config: AutoencoderKlConfig) -> AutoencoderKl {
         let config = AutoencoderKlConfig {
@@ -370,6 +373,37 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("`scaling_factor` is 0"), "{message}");
+    }
+
+    /// Latents in half precision are computed with in half precision, where the decoder can
+    /// overflow; the same latents in 32 bits do not.
+    #[test]
+    fn half_precision_overflows_and_whole_precision_does_not() {
+        let mut model = tiny(AutoencoderKlConfig {
+            shift_factor: Some(0.1),
+            scaling_factor: 0.5,
+            ..base()
+        });
+        let z: Tensor<4> = Rng::new(1).normal([1, 2, 4, 4], &Device::flex());
+        let half = z.clone().cast(FloatDType::F16);
+        let decode = |model: &AutoencoderKl, z: &Tensor<4>| {
+            let images = Vae::<4, 4>::decode(model, model.unscale_latents(z.clone())).mean();
+            assert_eq!(images.dtype(), z.dtype());
+            values(images.cast(FloatDType::F32))
+        };
+        assert_close(&decode(&model, &half), &decode(&model, &z), 0.05);
+        let scaled = values(model.scale_latents(half.clone()).cast(FloatDType::F32));
+        assert_close(&scaled, &values(model.scale_latents(z.clone())), 0.01);
+        let conv = &mut model.decoder.conv_out;
+        let weight = conv.weight.val() * 1e6;
+        conv.weight = Param::from_tensor(weight);
+        assert!(decode(&model, &half).iter().any(|x| !x.is_finite()));
+        assert!(decode(&model, &z).iter().all(|x| x.is_finite()));
+        let stage: &dyn Autoencoder = &model;
+        let images = Rng::new(2).uniform([1, 1, 8, 8], 0.0, 1.0, &Device::flex());
+        let images: Tensor<4> = images.cast(FloatDType::F16);
+        let latents = stage.encode(images).mode();
+        assert_eq!(latents.dtype(), half.dtype());
     }
 
     /// Tiles change the statistics of the norms; the whole image is one tile if it is not larger.

@@ -65,7 +65,7 @@ pub struct AutoencoderKlConfig {
     /// `scaling_factor` is applied.
     pub latents_std: Option<Vec<f64>>,
     /// Whether diffusers computes in 32-bit floats if the weights have 16 bits. Has no effect here:
-    /// the network always computes in 32-bit floats.
+    /// the network computes in the type of its input, whatever that of the weights is.
     pub force_upcast: bool,
     /// Whether a convolution of one pixel follows the encoder.
     pub use_quant_conv: bool,
@@ -115,7 +115,7 @@ pub struct VqModelConfig {
     /// [`decode_indices`](super::VqModel::decode_indices) always can.
     pub lookup_from_codebook: bool,
     /// Whether diffusers computes in 32-bit floats if the weights have 16 bits. Has no effect here:
-    /// the network always computes in 32-bit floats.
+    /// the network computes in the type of its input, whatever that of the weights is.
     pub force_upcast: bool,
     /// Whether there is attention at the smallest size.
     pub mid_block_add_attention: bool,

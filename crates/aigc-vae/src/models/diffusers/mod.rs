@@ -91,7 +91,8 @@ const CONFIG: &str = "config.json";
 const STEM: &str = "diffusion_pytorch_model";
 
 /// A note for files with `force_upcast`.
-const UPCAST: &str = "force_upcast has no effect: the network computes in 32-bit floats";
+const UPCAST: &str = "force_upcast has no effect: weights in half precision are computed with in \
+                      the type of the input, 32-bit floats by default";
 
 /// Images in `[0, 1]` as the networks receive them, in `[−1, 1]`.
 fn to_network(images: Tensor<4>) -> Tensor<4> {

@@ -43,7 +43,7 @@ pub struct AutoencoderTinyConfig {
     pub latent_magnitude: f64,
     /// What [`scale_latents`](super::AutoencoderTiny::scale_latents) makes of 0.
     pub latent_shift: f64,
-    /// Has no effect: the network always computes in 32-bit floats.
+    /// Has no effect: the network computes in the type of its input.
     pub force_upcast: bool,
     /// Factor of the latents in latent diffusion.
     pub scaling_factor: f64,

@@ -1,6 +1,6 @@
 //! Configuration of FLUX.1's transformer.
 
-use super::super::latents::PATCH;
+use super::super::{fields::Fields, latents::PATCH};
 use crate::{denoiser::check_image, json};
 use aigc_core::{Result, check, data::SampleShape, weights::Loaded};
 use serde::{Deserialize, Serialize};
@@ -76,17 +76,18 @@ impl FluxTransformerConfig {
 
     /// The configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
-        let mut fields = json::to_map(self);
-        fields.insert("_class_name".into(), CLASS.into());
-        serde_json::to_string_pretty(&fields).expect("plain values")
+        json::to_text(self, CLASS)
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
-    }
-
-    pub(super) fn output_channels(&self) -> usize {
-        self.out_channels.unwrap_or(self.in_channels)
+    pub(super) fn fields(&self) -> Fields {
+        Fields {
+            patch_size: self.patch_size,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels.unwrap_or(self.in_channels),
+            num_layers: self.num_layers,
+            attention_head_dim: self.attention_head_dim,
+            num_attention_heads: self.num_attention_heads,
+        }
     }
 
     /// Channels of the latent maps of its input and of its output.
@@ -94,7 +95,7 @@ impl FluxTransformerConfig {
         let expected = "a multiple of 4, for patches of 2×2 pixels";
         let fields = [
             ("in_channels", self.in_channels),
-            ("out_channels", self.output_channels()),
+            ("out_channels", self.fields().out_channels),
         ];
         for (field, numbers) in fields {
             check::ensure(numbers.is_multiple_of(PIXELS), field, numbers, expected)?;
@@ -104,7 +105,7 @@ impl FluxTransformerConfig {
 
     /// Channels of the input after those of an image.
     pub(super) fn extra_input_channels(&self) -> usize {
-        self.in_channels.saturating_sub(self.output_channels()) / PIXELS
+        self.in_channels.saturating_sub(self.fields().out_channels) / PIXELS
     }
 
     pub(super) fn check(&self, shape: SampleShape) -> Result<()> {
@@ -126,20 +127,15 @@ impl FluxTransformerConfig {
             self.in_channels,
             &format!(
                 "{}, those of an image: it is all that is trained on",
-                self.output_channels()
+                self.fields().out_channels
             ),
         )
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        json::check_ranges(&[
+        self.fields().check_ranges(&[
             ("patch_size", self.patch_size, 1),
-            ("in_channels", self.in_channels, 1 << 12),
-            ("out_channels", self.output_channels(), 1 << 12),
-            ("num_layers", self.num_layers, 1 << 10),
             ("num_single_layers", self.num_single_layers, 1 << 10),
-            ("attention_head_dim", self.attention_head_dim, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
             ("joint_attention_dim", self.joint_attention_dim, 1 << 16),
             ("pooled_projection_dim", self.pooled_projection_dim, 1 << 16),
         ])?;

@@ -9,7 +9,6 @@ mod tests;
 pub use config::FluxTransformerConfig;
 
 use super::{
-    attention::{Attention, AttentionConfig},
     joint::{EPSILON, JointBlock, JointBlockConfig, Modulation, TimeTextEmbedding, scaled},
     latents::{PATCH, image_positions, pack_latents, text_positions, unpack_latents},
     patches::modulated_norm,
@@ -17,13 +16,16 @@ use super::{
 };
 use crate::{
     denoiser::{Conditioning, Denoiser},
-    models::files::network_methods,
+    models::{
+        attention::{Attention, AttentionConfig},
+        files::network_methods,
+    },
 };
 use aigc_core::{
     Result,
     data::SampleShape,
-    nn::diffusers::diffusers_key,
-    nn::{Activation, Linear, LinearConfig},
+    nn::{Activation, Linear, LinearConfig, diffusers::diffusers_key},
+    ops,
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
 use burn::{
@@ -42,7 +44,8 @@ impl FluxTransformerConfig {
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<FluxTransformerModel> {
         self.validate()?;
-        let (width, heads) = (self.width(), self.num_attention_heads);
+        let fields = self.fields();
+        let (width, heads) = (fields.width(), self.num_attention_heads);
         let block = |_| {
             let config = JointBlockConfig {
                 width,
@@ -67,7 +70,7 @@ impl FluxTransformerConfig {
             transformer_blocks: (0..self.num_layers).map(block).collect(),
             single_transformer_blocks: (0..self.num_single_layers).map(single).collect(),
             norm_out: Modulation::new(width, 2, device),
-            proj_out: linear(width, self.output_channels()),
+            proj_out: linear(width, fields.out_channels),
             config: self.clone(),
         })
     }
@@ -198,10 +201,12 @@ impl FluxTransformerModel {
             timestep * SCALE,
             guidance.map(|scale| scale * SCALE),
             prompt.pooled,
+            x.dtype(),
         );
         let conditions = Activation::Silu.forward(embedding);
+        let hidden_states = ops::cast(prompt.hidden_states, x.dtype());
         let x = self.x_embedder.forward(x);
-        let context = self.context_embedder.forward(prompt.hidden_states);
+        let context = self.context_embedder.forward(hidden_states);
         let (tokens, others) = (x.dims()[1], context.dims()[1]);
         let (x, context) = self
             .transformer_blocks
@@ -259,6 +264,10 @@ impl Denoiser for FluxTransformerModel {
 
     fn cross_attention_dim(&self) -> Option<usize> {
         Some(self.config.joint_attention_dim)
+    }
+
+    fn needs_from_pipeline(&self) -> Option<&'static str> {
+        Some("pooled_projections")
     }
 
     /// What FLUX.1 Fill, Depth and Canny are conditioned on.

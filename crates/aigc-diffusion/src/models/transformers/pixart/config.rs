@@ -1,11 +1,14 @@
 //! Configuration of PixArt's transformer.
 
+use super::super::fields::Fields;
 use crate::{
-    denoiser::check_image,
     json,
-    models::dit::{OLD_CLASS, fill_old_defaults},
+    models::{
+        dit::{OLD_CLASS, fill_old_defaults},
+        transformer::feed_forward_activation,
+    },
 };
-use aigc_core::{Error, Result, check, data::SampleShape, nn::Activation, weights::Loaded};
+use aigc_core::{Result, check, nn::Activation, weights::Loaded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -96,7 +99,7 @@ impl PixArtTransformerConfig {
     /// unknown fields, which were ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot
+    /// [`Error::Config`](aigc_core::Error::Config) names a field with a value that it cannot
     /// have, or that is not supported.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let mut fields = json::parse_object(text)?;
@@ -116,17 +119,18 @@ impl PixArtTransformerConfig {
 
     /// The configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
-        let mut fields = json::to_map(self);
-        fields.insert("_class_name".into(), CLASS.into());
-        serde_json::to_string_pretty(&fields).expect("plain values")
+        json::to_text(self, CLASS)
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
-    }
-
-    pub(super) fn output_channels(&self) -> usize {
-        self.out_channels.unwrap_or(self.in_channels)
+    pub(super) fn fields(&self) -> Fields {
+        Fields {
+            patch_size: self.patch_size,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels.unwrap_or(self.in_channels),
+            num_layers: self.num_layers,
+            attention_head_dim: self.attention_head_dim,
+            num_attention_heads: self.num_attention_heads,
+        }
     }
 
     /// Whether the network receives the size and the aspect ratio of the image.
@@ -135,75 +139,29 @@ impl PixArtTransformerConfig {
             .unwrap_or(self.sample_size == 128)
     }
 
-    pub(super) fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
-        let channels = shape.channels();
-        let expected = format!("{channels}, the channels of the images");
-        check::ensure(
-            self.in_channels == channels,
-            "in_channels",
-            self.in_channels,
-            &expected,
-        )?;
-        let outputs = [self.in_channels, self.output_channels()];
-        check_image(shape, outputs, self.patch_size, variance)
-    }
-
     pub(super) fn validate(&self) -> Result<Activation> {
-        json::check_ranges(&[
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
-            ("attention_head_dim", self.attention_head_dim, 1 << 10),
-            ("in_channels", self.in_channels, 1 << 12),
-            ("out_channels", self.output_channels(), 1 << 12),
-            ("num_layers", self.num_layers, 1 << 10),
+        let fields = self.fields();
+        let captions = self.caption_channels.unwrap_or(1);
+        fields.check_ranges(&[
             ("cross_attention_dim", self.cross_attention_dim, 1 << 16),
             ("sample_size", self.sample_size, 1 << 14),
-            ("patch_size", self.patch_size, 1 << 8),
-            (
-                "caption_channels",
-                self.caption_channels.unwrap_or(1),
-                1 << 16,
-            ),
+            ("caption_channels", captions, 1 << 16),
         ])?;
-        let width = self.width();
         // Sines and cosines of rows and columns; height, width and aspect ratio.
         let parts = if self.takes_sizes() { 12 } else { 4 };
-        check::ensure(
-            width.is_multiple_of(parts),
-            "attention_head_dim",
-            self.attention_head_dim,
-            &format!("a width of all heads that {parts} divides"),
-        )?;
+        fields.check_maps(self.sample_size, parts)?;
+        let width = fields.width();
         check::ensure(
             self.caption_channels.is_none() || self.cross_attention_dim == width,
             "cross_attention_dim",
             self.cross_attention_dim,
             &format!("{width}, the width of the projected captions"),
         )?;
-        check::ensure(
-            self.patch_size <= self.sample_size,
-            "patch_size",
-            self.patch_size,
-            "at most sample_size",
-        )?;
-        check::ensure(
-            (0.0..1.0).contains(&self.dropout),
-            "dropout",
-            self.dropout,
-            "0 or more, less than 1",
-        )?;
         check::positive("norm_eps", self.norm_eps)?;
         check::positive(
             "interpolation_scale",
             self.interpolation_scale.unwrap_or(1.0),
         )?;
-        match self.activation_fn.as_str() {
-            "gelu-approximate" => Ok(Activation::GeluTanh),
-            "gelu" => Ok(Activation::Gelu),
-            other => Err(Error::config(
-                "activation_fn",
-                other,
-                "gelu-approximate or gelu",
-            )),
-        }
+        feed_forward_activation(&self.activation_fn, self.dropout)
     }
 }

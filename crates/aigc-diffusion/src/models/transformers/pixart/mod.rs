@@ -10,24 +10,27 @@ pub(crate) use config::{CLASS, is_old};
 
 use super::{
     SINUSOIDS,
-    attention::{Attention, AttentionConfig, PromptTokens},
     patches::{PatchEmbed, modulated_norm, positions, unpatched},
 };
 use crate::{
     denoiser::{Conditioning, Denoiser},
-    models::{files::network_methods, time::TimeEmbedding, transformer::FeedForward},
+    models::{
+        attention::{Attention, AttentionConfig, PromptTokens},
+        files::network_methods,
+        time::TimeEmbedding,
+        transformer::FeedForward,
+    },
 };
 use aigc_core::{
     Result,
     data::SampleShape,
-    nn::diffusers::diffusers_key,
-    nn::{Activation, Initializer, Linear, LinearConfig},
+    nn::{Activation, Initializer, Linear, LinearConfig, diffusers::diffusers_key},
     ops,
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
 use burn::{
     module::{Module, Param},
-    tensor::{Bool, Device, Tensor},
+    tensor::{Bool, DType, Device, Tensor},
 };
 use std::path::Path;
 
@@ -41,7 +44,8 @@ impl PixArtTransformerConfig {
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<PixArtTransformerModel> {
         let activation = self.validate()?;
-        let width = self.width();
+        let fields = self.fields();
+        let width = fields.width();
         let attention = AttentionConfig {
             bias: self.attention_bias,
             dropout: self.dropout,
@@ -60,7 +64,7 @@ impl PixArtTransformerConfig {
         let embedder = |to| TimeEmbedding::new(SINUSOIDS.width, to, Activation::Silu, device);
         let size = || self.takes_sizes().then(|| embedder(width / 3));
         let caption = |from| TimeEmbedding::new(from, width, Activation::GeluTanh, device);
-        let outputs = self.patch_size * self.patch_size * self.output_channels();
+        let outputs = self.patch_size * self.patch_size * fields.out_channels;
         Ok(PixArtTransformerModel {
             pos_embed: PatchEmbed::new(self.in_channels, width, self.patch_size, None, device),
             transformer_blocks: (0..self.num_layers).map(block).collect(),
@@ -101,9 +105,10 @@ impl TimeSizeEmbedding {
     /// # Shapes
     /// - time: `[batch]`
     /// - sizes: `[batch, 3]`
-    /// - output: `[batch, width]`
-    fn forward(&self, time: Tensor<1>, sizes: Option<Tensor<2>>) -> Tensor<2> {
-        let embedding = self.timestep_embedder.forward(SINUSOIDS.of(time));
+    /// - output: `[batch, width]`, in the type `dtype`
+    fn forward(&self, time: Tensor<1>, sizes: Option<Tensor<2>>, dtype: DType) -> Tensor<2> {
+        let encoded = |numbers| ops::cast(SINUSOIDS.of(numbers), dtype);
+        let embedding = self.timestep_embedder.forward(encoded(time));
         let (Some(resolution), Some(ratio)) =
             (&self.resolution_embedder, &self.aspect_ratio_embedder)
         else {
@@ -116,7 +121,7 @@ impl TimeSizeEmbedding {
                 .clone()
                 .narrow(1, first, count)
                 .reshape([batch * count]);
-            let vectors = embedder.forward(SINUSOIDS.of(numbers));
+            let vectors = embedder.forward(encoded(numbers));
             let width = vectors.dims()[1];
             vectors.reshape([batch, count * width])
         };
@@ -221,12 +226,13 @@ impl PixArtTransformerModel {
         let scale = scale.unwrap_or((config.sample_size / 64).max(1) as f64);
         let steps = patches.map(|count| trained / count as f64 / scale);
         let positions = ops::cast(positions(width, patches, steps, &x.device()), x.dtype());
-        let prompts = PromptTokens::new(encoder_hidden_states, encoder_attention_mask);
+        let hidden_states = ops::cast(encoder_hidden_states, x.dtype());
+        let prompts = PromptTokens::new(hidden_states, encoder_attention_mask);
         let prompts = match &self.caption_projection {
             Some(projection) => prompts.map(|tokens| projection.forward(tokens)),
             None => prompts,
         };
-        let embedding = self.adaln_single.emb.forward(time, sizes);
+        let embedding = self.adaln_single.emb.forward(time, sizes, x.dtype());
         let conditions = Activation::Silu.forward(embedding.clone());
         let conditions = self.adaln_single.linear.forward(conditions);
         let conditions = conditions.reshape([batch, 6, width]);
@@ -252,11 +258,11 @@ impl Denoiser for PixArtTransformerModel {
     }
 
     fn check_shape(&self, shape: SampleShape) -> Result<()> {
-        self.config.check(shape, true)
+        self.config.fields().check_shape(shape, true)
     }
 
     fn check_trainable(&self, shape: SampleShape) -> Result<()> {
-        self.config.check(shape, false)
+        self.config.fields().check_shape(shape, false)
     }
 
     fn cross_attention_dim(&self) -> Option<usize> {
@@ -266,6 +272,10 @@ impl Denoiser for PixArtTransformerModel {
                 .caption_channels
                 .unwrap_or(config.cross_attention_dim),
         )
+    }
+
+    fn needs_from_pipeline(&self) -> Option<&'static str> {
+        self.config.takes_sizes().then_some("time_ids")
     }
 
     fn sample_shape(&self) -> Option<SampleShape> {

@@ -1,6 +1,7 @@
 //! Configuration of Stable Diffusion 3's transformer.
 
-use crate::{denoiser::check_image, json};
+use super::super::fields::Fields;
+use crate::json;
 use aigc_core::{Error, Result, check, data::SampleShape, weights::Loaded};
 use serde::{Deserialize, Serialize};
 
@@ -64,8 +65,7 @@ impl Sd3TransformerConfig {
     /// unknown fields, which were ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot
-    /// have, or that is not supported.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let config: Loaded<Self> = json::network(json::parse_object(text)?, CLASS, &[])?;
         config.validate()?;
@@ -74,30 +74,22 @@ impl Sd3TransformerConfig {
 
     /// The configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
-        let mut fields = json::to_map(self);
-        fields.insert("_class_name".into(), CLASS.into());
-        serde_json::to_string_pretty(&fields).expect("plain values")
+        json::to_text(self, CLASS)
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
-    }
-
-    pub(super) fn output_channels(&self) -> usize {
-        self.out_channels.unwrap_or(self.in_channels)
+    pub(super) fn fields(&self) -> Fields {
+        Fields {
+            patch_size: self.patch_size,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels.unwrap_or(self.in_channels),
+            num_layers: self.num_layers,
+            attention_head_dim: self.attention_head_dim,
+            num_attention_heads: self.num_attention_heads,
+        }
     }
 
     pub(super) fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
-        let channels = shape.channels();
-        let expected = format!("{channels}, the channels of the images");
-        check::ensure(
-            self.in_channels == channels,
-            "in_channels",
-            self.in_channels,
-            &expected,
-        )?;
-        let outputs = [self.in_channels, self.output_channels()];
-        check_image(shape, outputs, self.patch_size, variance)?;
+        self.fields().check_shape(shape, variance)?;
         let most = self.pos_embed_max_size * self.patch_size;
         check::ensure_argument(
             shape.spatial().iter().all(|side| *side <= most),
@@ -108,36 +100,21 @@ impl Sd3TransformerConfig {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        json::check_ranges(&[
+        let fields = self.fields();
+        fields.check_ranges(&[
             ("sample_size", self.sample_size, 1 << 14),
-            ("patch_size", self.patch_size, 1 << 8),
-            ("in_channels", self.in_channels, 1 << 12),
-            ("num_layers", self.num_layers, 1 << 10),
-            ("attention_head_dim", self.attention_head_dim, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
             ("joint_attention_dim", self.joint_attention_dim, 1 << 16),
             ("pooled_projection_dim", self.pooled_projection_dim, 1 << 16),
-            ("out_channels", self.output_channels(), 1 << 12),
             ("pos_embed_max_size", self.pos_embed_max_size, 1 << 12),
         ])?;
-        let width = self.width();
-        check::ensure(
-            width.is_multiple_of(4),
-            "attention_head_dim",
-            self.attention_head_dim,
-            "a width that 4 divides, for sines and cosines of rows and columns",
-        )?;
+        // Sines and cosines of rows and columns.
+        fields.check_maps(self.sample_size, 4)?;
+        let width = fields.width();
         check::ensure(
             self.caption_projection_dim == width,
             "caption_projection_dim",
             self.caption_projection_dim,
             &format!("{width}, the width of all heads"),
-        )?;
-        check::ensure(
-            self.patch_size <= self.sample_size,
-            "patch_size",
-            self.patch_size,
-            "at most sample_size",
         )?;
         match self.qk_norm.as_deref() {
             None | Some("rms_norm") => Ok(()),

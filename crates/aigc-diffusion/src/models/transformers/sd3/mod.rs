@@ -18,8 +18,7 @@ use crate::{
 use aigc_core::{
     Result,
     data::SampleShape,
-    nn::diffusers::diffusers_key,
-    nn::{Activation, Linear, LinearConfig},
+    nn::{Activation, Linear, LinearConfig, diffusers::diffusers_key},
     ops,
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
@@ -36,7 +35,8 @@ impl Sd3TransformerConfig {
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<Sd3TransformerModel> {
         self.validate()?;
-        let width = self.width();
+        let fields = self.fields();
+        let width = fields.width();
         let block = |i| {
             let config = JointBlockConfig {
                 width,
@@ -52,7 +52,7 @@ impl Sd3TransformerConfig {
             self.pos_embed_max_size,
             trained as f64 / self.pos_embed_max_size as f64,
         );
-        let outputs = self.patch_size * self.patch_size * self.output_channels();
+        let outputs = self.patch_size * self.patch_size * fields.out_channels;
         Ok(Sd3TransformerModel {
             pos_embed: PatchEmbed::new(
                 self.in_channels,
@@ -118,9 +118,13 @@ impl Sd3TransformerModel {
     ) -> Tensor<4> {
         let (x, patches) = self.pos_embed.forward(x);
         let positions = ops::cast(self.pos_embed.cropped_positions(patches), x.dtype());
-        let embedding = self.time_text_embed.forward(time, None, pooled_projections);
+        let dtype = x.dtype();
+        let embedding = self
+            .time_text_embed
+            .forward(time, None, pooled_projections, dtype);
         let conditions = Activation::Silu.forward(embedding);
-        let context = self.context_embedder.forward(encoder_hidden_states);
+        let hidden_states = ops::cast(encoder_hidden_states, dtype);
+        let context = self.context_embedder.forward(hidden_states);
         let (x, _) = self
             .transformer_blocks
             .iter()
@@ -152,6 +156,10 @@ impl Denoiser for Sd3TransformerModel {
 
     fn cross_attention_dim(&self) -> Option<usize> {
         Some(self.config.joint_attention_dim)
+    }
+
+    fn needs_from_pipeline(&self) -> Option<&'static str> {
+        Some("pooled_projections")
     }
 
     fn sample_shape(&self) -> Option<SampleShape> {

@@ -5,7 +5,9 @@ use crate::models::AnyDenoiser;
 use aigc_core::{
     device::device,
     rng::{InitWeights, Rng},
+    testing::{assert_close, values},
 };
+use burn::tensor::{DType, FloatDType};
 
 fn tiny() -> Sd3TransformerConfig {
     Sd3TransformerConfig {
@@ -44,6 +46,26 @@ fn samples_of_a_batch_are_independent() {
     );
     let apart = (together.narrow(0, 1, 1) - alone).abs().max();
     assert!(apart.into_data().iter::<f32>().all(|apart| apart < 1e-5));
+}
+
+/// Whatever the types of the conditions are, the network computes in that of the maps.
+#[test]
+fn half_precision_gives_half_precision() {
+    let flex = device("flex").unwrap();
+    let network = tiny().init(&flex).unwrap().init_weights(1);
+    let mut rng = Rng::new(2);
+    let x: Tensor<4> = rng.normal([2, 4, 8, 4], &flex);
+    let condition = Conditioning {
+        encoder_hidden_states: Some(rng.normal([2, 3, 6], &flex)),
+        pooled_projections: Some(rng.normal([2, 5], &flex)),
+        ..Default::default()
+    };
+    let time = Tensor::<1>::from_floats([700.0, 12.5], &flex);
+    let whole = network.predict(x.clone(), time.clone(), &condition);
+    let half = network.predict(x.cast(FloatDType::F16), time, &condition);
+    assert_eq!(half.dtype(), DType::F16);
+    let found = values(half.cast(FloatDType::F32));
+    assert_close(&found, &values(whole), 0.05);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Attention of the tokens of an image and of a prompt, with the names of diffusers' `Attention`.
 
-use super::rotary::RotaryTable;
+use super::transformers::RotaryTable;
 use aigc_core::{
     nn::{Dropout, DropoutConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig},
     ops,
@@ -198,8 +198,12 @@ impl Attention {
     ///
     /// # Shapes
     /// - x and output: `[batch, tokens, width]`
+    ///
+    /// # Panics
+    /// If there are not as many prompts as samples.
     pub(crate) fn cross(&self, x: Tensor<3>, prompts: &PromptTokens) -> Tensor<3> {
         let batch = x.dims()[0];
+        assert_eq!(prompts.counts.len(), batch, "number of prompts");
         let q = self.heads(self.to_q.forward(x));
         let [k, v] = [&self.to_k, &self.to_v]
             .map(|layer| self.heads(layer.forward(prompts.tokens.clone()).unsqueeze::<3>()));

@@ -1,167 +1,18 @@
 //! Files of all families, at the sizes of the published models where no values are needed, and
 //! files that are broken or lie.
 
+mod broken;
+mod published;
+
 use super::{
-    Family, SingleFile, SingleFileOptions, config,
-    family::detect,
-    scope::{Part, Scope, Shapes},
-    unet::UnetLayout,
+    Family, SingleFile, SingleFileOptions,
+    scope::Shapes,
+    text::{PLACES, used_layers_of_version_2},
 };
-use aigc_core::{nn::diffusers::diffusers_key, weights::stored_params};
-use aigc_diffusion::{PredictionType, UNet2dConditionConfig};
-use burn::tensor::Device;
+use aigc_diffusion::PredictionType;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
-
-/// The U-net's configuration of a published model.
-fn published(family: Family) -> Value {
-    let (down, cross) = ("DownBlock2D", "CrossAttnDownBlock2D");
-    let (up, up_cross) = ("UpBlock2D", "CrossAttnUpBlock2D");
-    let four = json!({
-        "block_out_channels": [320, 640, 1280, 1280],
-        "down_block_types": [cross, cross, cross, down],
-        "up_block_types": [up, up_cross, up_cross, up_cross],
-        "transformer_layers_per_block": 1,
-    });
-    let xl = json!({
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "use_linear_projection": true,
-        "sample_size": 128,
-    });
-    let own = match family {
-        Family::StableDiffusion1 => json!({
-            "attention_head_dim": 8, "cross_attention_dim": 768, "sample_size": 64,
-        }),
-        Family::StableDiffusion1Inpainting => json!({
-            "attention_head_dim": 8, "cross_attention_dim": 768, "sample_size": 64,
-            "in_channels": 9,
-        }),
-        Family::LatentConsistency => json!({
-            "attention_head_dim": 8, "cross_attention_dim": 768, "sample_size": 96,
-            "time_cond_proj_dim": 256,
-        }),
-        Family::StableDiffusion2 => json!({
-            "attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024,
-            "sample_size": 96, "use_linear_projection": true,
-        }),
-        Family::StableDiffusionXl => json!({
-            "block_out_channels": [320, 640, 1280],
-            "down_block_types": [down, cross, cross],
-            "up_block_types": [up_cross, up_cross, up],
-            "transformer_layers_per_block": [1, 2, 10],
-            "attention_head_dim": [5, 10, 20],
-            "cross_attention_dim": 2048,
-            "projection_class_embeddings_input_dim": 2816,
-        }),
-        Family::StableDiffusionXlRefiner => json!({
-            "block_out_channels": [384, 768, 1536, 1536],
-            "down_block_types": [down, cross, cross, down],
-            "up_block_types": [up, up_cross, up_cross, up],
-            "transformer_layers_per_block": 4,
-            "attention_head_dim": [6, 12, 24, 24],
-            "cross_attention_dim": 1280,
-            "projection_class_embeddings_input_dim": 2560,
-        }),
-        other => panic!("{other}"),
-    };
-    let mut all = json!({
-        "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "norm_num_groups": 32,
-        "norm_eps": 1e-5, "act_fn": "silu", "flip_sin_to_cos": true, "freq_shift": 0,
-        "downsample_padding": 1, "mid_block_scale_factor": 1,
-    });
-    let parts = [Some(four), family.is_xl().then_some(xl), Some(own)];
-    for part in parts.into_iter().flatten() {
-        for (name, value) in part.as_object().unwrap() {
-            all[name] = value.clone();
-        }
-    }
-    all
-}
-
-/// The names and shapes of a published network under its original names; nothing is allocated.
-fn original(config: &UNet2dConditionConfig) -> Shapes {
-    let network = config.init(&Device::flex()).unwrap();
-    let params = stored_params(&network, diffusers_key);
-    let named: Shapes = params
-        .into_iter()
-        .map(|param| (param.name, param.shape))
-        .collect();
-    let layout = UnetLayout::from_diffusers(Scope::new(&named, ""));
-    let mut shapes = Shapes::new();
-    for layer in layout.layers() {
-        for param in ["weight", "bias"] {
-            if let Some(shape) = named.get(&format!("{}.{param}", layer.diffusers)) {
-                let name = format!("model.diffusion_model.{}.{param}", layer.original);
-                shapes.insert(name, shape.clone());
-            }
-        }
-    }
-    assert_eq!(shapes.len(), named.len(), "a layer has no original name");
-    shapes
-}
-
-#[test]
-fn published_networks_are_recognised_with_their_configurations() {
-    for family in [
-        Family::StableDiffusion1,
-        Family::StableDiffusion1Inpainting,
-        Family::LatentConsistency,
-        Family::StableDiffusion2,
-        Family::StableDiffusionXl,
-        Family::StableDiffusionXlRefiner,
-    ] {
-        let text = published(family).to_string();
-        let expected = UNet2dConditionConfig::from_json(&text)
-            .unwrap()
-            .into_inner();
-        let shapes = original(&expected);
-        let (found, prefix) = detect(Path::new("a.ckpt"), &shapes).unwrap();
-        assert_eq!(found, family);
-        let scope = Scope::new(&shapes, prefix);
-        let layout = UnetLayout::from_original(scope);
-        assert_eq!(layout.problem(), None);
-        let part = layout.part(scope);
-        assert!(part.missing.is_empty(), "{family}: {:?}", part.missing);
-        assert_eq!(part.sources.len(), shapes.len());
-        let built = config::of_part(family, &part, &shapes).unwrap();
-        let built = UNet2dConditionConfig::from_json(&built).unwrap();
-        assert!(built.unused_fields.is_empty(), "{built}");
-        assert_eq!(built.into_inner(), expected, "{family}");
-    }
-}
-
-/// Some numbers of blocks that are known from the published file.
-#[test]
-fn published_names_are_those_of_the_file() {
-    let config = UNet2dConditionConfig::from_json(&published(Family::StableDiffusion1).to_string());
-    let shapes = original(&config.unwrap().into_inner());
-    for (name, shape) in [
-        (
-            "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
-            &[320, 768][..],
-        ),
-        ("input_blocks.4.0.skip_connection.weight", &[640, 320, 1, 1]),
-        ("input_blocks.9.0.op.weight", &[1280, 1280, 3, 3]),
-        ("input_blocks.11.0.out_layers.3.weight", &[1280, 1280, 3, 3]),
-        ("middle_block.1.proj_in.weight", &[1280, 1280, 1, 1]),
-        ("output_blocks.2.1.conv.weight", &[1280, 1280, 3, 3]),
-        ("output_blocks.8.2.conv.weight", &[640, 640, 3, 3]),
-        (
-            "output_blocks.11.0.skip_connection.weight",
-            &[320, 640, 1, 1],
-        ),
-        (
-            "output_blocks.11.1.transformer_blocks.0.ff.net.0.proj.weight",
-            &[2560, 320],
-        ),
-    ] {
-        let found = shapes.get(&format!("model.diffusion_model.{name}"));
-        assert_eq!(found.map(|shape| &shape[..]), Some(shape), "{name}");
-    }
-    assert_eq!(shapes.len(), 686);
-}
 
 /// A safetensors file; the values of each tensor count up from 0.
 struct File {
@@ -326,6 +177,91 @@ fn text_encoders_of_version_2_end_before_their_last_layer() {
     );
 }
 
+/// Files that were converted from diffusers' layout have the layers that are used, and no
+/// projection.
+#[test]
+fn converted_text_encoders_of_version_2_keep_their_layers() {
+    let mut file = File::new("model.diffusion_model.");
+    file.open_clip("cond_stage_model.model.", 3);
+    file.tensors
+        .retain(|(name, _)| !name.ends_with("text_projection"));
+    let opened = file.open();
+    let config: Value = serde_json::from_str(&opened.config("text_encoder").unwrap()).unwrap();
+    assert_eq!(config["num_hidden_layers"], 3);
+    let mut shapes = Shapes::new();
+    for layer in 0..24 {
+        let name = format!("cond_stage_model.model.transformer.resblocks.{layer}.ln_1.bias");
+        shapes.insert(name, vec![1]);
+        let used = used_layers_of_version_2(&shapes, PLACES[1]);
+        assert_eq!(used, (layer + 1).min(23));
+    }
+}
+
+/// What the network predicts: by an option, by the configurations that were given, by the data
+/// beside the tensors.
+#[test]
+fn predictions_have_an_order() {
+    let mut file = File::new("model.diffusion_model.");
+    file.open_clip("cond_stage_model.model.", 2);
+    let of = |opened: &SingleFile| {
+        let scheduler: Value = serde_json::from_str(&opened.config("scheduler").unwrap()).unwrap();
+        let report = opened.report();
+        assert_eq!(scheduler["prediction_type"], json!(report.prediction_type));
+        let assumed = report
+            .assumptions
+            .iter()
+            .any(|line| line.contains("predicts v"));
+        (report.prediction_type, assumed)
+    };
+    for (metadata, prediction) in [
+        (
+            json!({"modelspec.architecture": "stable-diffusion-v2-512"}),
+            PredictionType::Epsilon,
+        ),
+        (
+            json!({"modelspec.architecture": "stable-diffusion-v2-768-v"}),
+            PredictionType::V,
+        ),
+        (json!({"global_step": "875000"}), PredictionType::Epsilon),
+    ] {
+        file.metadata = metadata;
+        assert_eq!(of(&file.open()), (prediction, false));
+    }
+    file.metadata = json!({"global_step": "110000"});
+    assert_eq!(of(&file.open()), (PredictionType::V, true));
+
+    let dir = tempfile::tempdir().unwrap();
+    for (name, config) in [
+        (
+            "scheduler/scheduler_config.json",
+            r#"{"prediction_type": "epsilon", "x": 7}"#,
+        ),
+        ("text_encoder/config.json", "{}"),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(path, config).unwrap();
+    }
+    let options = SingleFileOptions::new().with_configs(dir.path());
+    let given = file.open_with(&options).unwrap();
+    assert_eq!(of(&given), (PredictionType::Epsilon, false));
+    let options = options.with_prediction_type(PredictionType::V);
+    let given = file.open_with(&options).unwrap();
+    assert_eq!(of(&given), (PredictionType::V, false));
+    let scheduler: Value = serde_json::from_str(&given.config("scheduler").unwrap()).unwrap();
+    assert_eq!(scheduler["x"], 7);
+    let path = dir.path().join("scheduler/scheduler_config.json");
+    std::fs::write(&path, r#"{"prediction_type": "noise"}"#).unwrap();
+    let options = SingleFileOptions::new().with_configs(dir.path());
+    let error = file.open_with(&options).unwrap_err().to_string();
+    assert!(error.contains("`prediction_type` is \"noise\""), "{error}");
+    let error = SingleFile::open(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("TextToImagePipeline::from_pretrained"),
+        "{error}"
+    );
+}
+
 /// The projection of OpenCLIP's models is multiplied from the other side.
 #[test]
 fn refiners_have_the_second_text_encoder_alone() {
@@ -393,6 +329,22 @@ fn the_first_text_encoder_of_version_3_has_an_identity() {
         reader.read("text_projection.weight").unwrap(),
         [1.0, 0.0, 0.0, 1.0]
     );
+    // What a pipeline needs from elsewhere, and what it does without.
+    assert_eq!(opened.report().missing_parts, ["vae", "text_encoder_2"]);
+    let mut without = file.tensors.clone();
+    without.retain(|(name, _)| !name.starts_with("text_encoders."));
+    let alone = File {
+        dir: tempfile::tempdir().unwrap(),
+        metadata: json!({}),
+        tensors: without,
+    };
+    let lines = alone.open().report().warnings().join("\n");
+    for line in [
+        "takes from a directory: vae, text_encoder, text_encoder_2\n",
+        "can do without: text_encoder_3\n",
+    ] {
+        assert!(lines.contains(line), "{lines}");
+    }
     let reader = opened.component_reader("text_encoder_3").unwrap();
     assert_eq!(reader.names().count(), 2);
     // Layers that the file should have.
@@ -432,70 +384,4 @@ fn averaged_weights_are_a_choice() {
             .to_string()
             .contains("averaged weights are not used")
     );
-}
-
-#[test]
-fn unknown_and_incomplete_files_say_what_was_seen() {
-    let mut file = File::new("model.diffusion_model.");
-    file.add("something.else", &[1]);
-    assert_eq!(file.open().report().unused, ["something.else"]);
-    file.tensors
-        .retain(|(name, _)| !name.contains("output_blocks.1"));
-    let error = file
-        .open_with(&SingleFileOptions::new())
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("an incomplete network"), "{error}");
-    assert!(error.contains("model.safetensors"), "{error}");
-    file.tensors.retain(|(name, _)| name == "something.else");
-    let error = file
-        .open_with(&SingleFileOptions::new())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("1 tensors, such as something.else"),
-        "{error}"
-    );
-    assert!(
-        error.contains("known kinds: Stable Diffusion 1, "),
-        "{error}"
-    );
-}
-
-/// Any beginning of a file is an error, numbers of blocks may be anything, and sizes of zero too.
-#[test]
-fn truncated_and_lying_files_are_errors_or_reported() {
-    let mut file = File::new("");
-    file.open_clip("cond_stage_model.model.", 1);
-    let bytes = file.bytes();
-    let path = file.dir.path().join("cut.safetensors");
-    for length in (0..bytes.len()).step_by(7) {
-        std::fs::write(&path, &bytes[..length]).unwrap();
-        SingleFile::open(&path).unwrap_err();
-    }
-    for name in [
-        "input_blocks.99999999999999999999.0.in_layers.0.weight",
-        "input_blocks.18446744073709551615.0.op.weight",
-        "cond_stage_model.model.transformer.resblocks.4294967296.ln_1.weight",
-        "first_stage_model.decoder.up.18446744073709551615.block.0.norm1.weight",
-    ] {
-        file.add(name, &[1]);
-    }
-    file.tensors
-        .iter_mut()
-        .for_each(|(_, shape)| shape.iter_mut().for_each(|size| *size = 0));
-    file.tensors
-        .retain(|(name, _)| !name.ends_with("input_blocks.0.0.weight"));
-    file.add("input_blocks.0.0.weight", &[0, 4, 1 << 40]);
-    let opened = file.open();
-    assert_eq!(opened.report().unused.len(), 3, "{}", opened.report());
-    for part in opened.parts() {
-        let _ = opened.config(part);
-        let reader = opened.component_reader(part).unwrap();
-        for name in reader.names() {
-            reader.read(name).unwrap();
-        }
-    }
-    let empty = Part::default();
-    assert!(config::of_part(Family::StableDiffusion1, &empty, &Shapes::new()).is_err());
 }

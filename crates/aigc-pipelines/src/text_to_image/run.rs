@@ -1,0 +1,239 @@
+//! A request from beginning to end: batches, progress, cancellation.
+
+use super::{
+    denoise::DenoisingStep,
+    embeddings::{PromptEmbeddings, Prompts},
+    image::to_images,
+    job::Job,
+    noise::ImageStreams,
+    options::{NoiseSource, Residency},
+    pipeline::TextToImagePipeline,
+};
+use aigc_core::{
+    Error, Result,
+    text_to_image::{GeneratedImage, GenerationOptions, GenerationProgress, GenerationStage},
+};
+use burn::tensor::Tensor;
+use image::DynamicImage;
+use std::ops::{ControlFlow, Range};
+
+/// A request that is being fulfilled.
+pub(super) struct Run<'p, 'g, 'c> {
+    pipeline: &'p TextToImagePipeline,
+    prompts: &'p Prompts,
+    generation: &'g mut GenerationOptions<'c>,
+    /// Number of all images.
+    total: usize,
+    /// Number of the first image.
+    first: usize,
+    images: Vec<GeneratedImage>,
+    warnings: Vec<String>,
+}
+
+/// What a request has led to.
+pub(super) struct Outcome {
+    pub(super) images: Vec<GeneratedImage>,
+    pub(super) warnings: Vec<String>,
+    /// Whether all images were finished.
+    pub(super) complete: bool,
+}
+
+impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
+    pub(super) fn new(
+        pipeline: &'p TextToImagePipeline,
+        prompts: &'p Prompts,
+        generation: &'g mut GenerationOptions<'c>,
+    ) -> Self {
+        Self {
+            pipeline,
+            prompts,
+            generation,
+            total: 0,
+            first: 0,
+            images: vec![],
+            warnings: vec![],
+        }
+    }
+
+    /// Makes the images; fewer if the request is stopped. Parts that are to be released after their
+    /// use are released, also if it is stopped or fails.
+    ///
+    /// # Errors
+    /// Of the stages.
+    pub(super) fn outcome(mut self, job: &Job, seed: u64) -> Result<Outcome> {
+        self.first = job.request.first_image.unwrap_or(0);
+        self.warnings = job.warnings.clone();
+        let result = self.run(job, seed);
+        if self.pipeline.residency == Residency::WhileNeeded {
+            self.pipeline.release();
+        }
+        result?;
+        Ok(Outcome {
+            complete: self.images.len() == self.total,
+            images: self.images,
+            warnings: self.warnings,
+        })
+    }
+
+    fn run(&mut self, job: &Job, seed: u64) -> Result<()> {
+        let pipeline = self.pipeline;
+        let count = job
+            .options
+            .embeddings
+            .as_ref()
+            .map_or(self.prompts.len(), PromptEmbeddings::len);
+        let rows: Vec<usize> = (0..count)
+            .flat_map(|row| vec![row; job.num_images()])
+            .collect();
+        self.total = rows.len();
+        let all = 0..self.total;
+        let batch = match job.options.noise_source {
+            NoiseSource::TorchBatch if self.first > 0 => {
+                let expected = "0: with one generator for all images, none can be made alone";
+                return Err(Error::argument("first_image", self.first, expected));
+            }
+            NoiseSource::TorchBatch => self.total.max(1),
+            _ => job.options.batch_size,
+        };
+
+        if self
+            .report(GenerationStage::Encoding, all.clone(), [0, 1], None)
+            .is_break()
+        {
+            return Ok(());
+        }
+        let embeddings = match &job.options.embeddings {
+            Some(embeddings) => embeddings.clone(),
+            None => pipeline.encode_prompts(self.prompts, job)?,
+        };
+        self.warnings.extend(embeddings.warnings.iter().cloned());
+        if self
+            .report(GenerationStage::Encoding, all.clone(), [1, 1], None)
+            .is_break()
+        {
+            return Ok(());
+        }
+
+        // Parts that are released after their use are opened once for all images.
+        let decodes_last = pipeline.residency == Residency::WhileNeeded;
+        let mut denoised: Vec<(Range<usize>, Tensor<4>)> = vec![];
+        for start in all.step_by(batch) {
+            let images = start..(start + batch).min(self.total);
+            let numbers = self.first + images.start..self.first + images.end;
+            let mut noise = ImageStreams::new(job.options.noise_source, seed, numbers);
+            let prompts = &rows[images.clone()];
+            let latents = self.denoise(job, &embeddings, prompts, images.clone(), &mut noise)?;
+            let Some(latents) = latents else {
+                break;
+            };
+            if decodes_last {
+                denoised.push((images, latents));
+            } else if self.decode(job, images, latents)?.is_break() {
+                break;
+            }
+        }
+        pipeline.used(&pipeline.parts.denoiser);
+        let controlnets = &pipeline.parts.controlnets;
+        controlnets.iter().for_each(|part| pipeline.used(part));
+        for (images, latents) in denoised {
+            if self.decode(job, images, latents)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Denoises a batch; `None` if the request was stopped.
+    fn denoise(
+        &mut self,
+        job: &Job,
+        embeddings: &PromptEmbeddings,
+        prompts: &[usize],
+        images: Range<usize>,
+        noise: &mut ImageStreams,
+    ) -> Result<Option<Tensor<4>>> {
+        let (pipeline, steps) = (self.pipeline, job.plan.len());
+        if self
+            .report(GenerationStage::Denoising, images.clone(), [0, steps], None)
+            .is_break()
+        {
+            return Ok(None);
+        }
+        let cancel = self.generation.cancel.clone();
+        let started = pipeline.denoise_with(job, embeddings, prompts, noise, &cancel);
+        let mut denoising = match started {
+            Err(Error::Cancelled { .. }) => return Ok(None),
+            other => other?,
+        };
+        while let Some(step) = denoising.step(noise)? {
+            let DenoisingStep {
+                index,
+                pred_original_sample,
+                ..
+            } = step;
+            let decoder = &job.options.preview;
+            let preview = || pipeline.preview(decoder, pred_original_sample.clone());
+            let done = [index + 1, steps];
+            let stage = GenerationStage::Denoising;
+            if self
+                .report(stage, images.clone(), done, Some(&preview))
+                .is_break()
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(denoising.into_latents()))
+    }
+
+    /// Decodes a batch; `Break` if the request was stopped before it was finished.
+    fn decode(
+        &mut self,
+        job: &Job,
+        images: Range<usize>,
+        latents: Tensor<4>,
+    ) -> Result<ControlFlow<()>> {
+        let stage = GenerationStage::Decoding;
+        if self.report(stage, images.clone(), [0, 1], None).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let cancel = self.generation.cancel.clone();
+        let decoded = match self.pipeline.decode_with(job, latents, &cancel) {
+            Err(Error::Cancelled { .. }) => return Ok(ControlFlow::Break(())),
+            other => other?,
+        };
+        if let Some(warning) = decoded.warning.filter(|new| !self.warnings.contains(new)) {
+            self.warnings.push(warning);
+        }
+        let pixels = to_images(decoded.images);
+        if let Some(safety) = &self.pipeline.safety {
+            let found = safety.check(&pixels, &self.pipeline.device)?;
+            for (k, result) in images.clone().zip(found) {
+                self.warnings.extend(result.warning(self.first + k));
+            }
+        }
+        for (k, pixels) in images.clone().zip(pixels) {
+            let image = DynamicImage::ImageRgb8(pixels);
+            let mut image = GeneratedImage::new(image, self.first + k);
+            image.settings = self.prompts.settings(k / job.num_images());
+            self.images.push(image);
+        }
+        Ok(self.report(stage, images, [1, 1], None))
+    }
+
+    fn report(
+        &mut self,
+        stage: GenerationStage,
+        images: Range<usize>,
+        [step, num_steps]: [usize; 2],
+        preview: Option<&dyn Fn() -> Vec<DynamicImage>>,
+    ) -> ControlFlow<()> {
+        self.generation.report(&GenerationProgress {
+            stage,
+            images,
+            total: self.total,
+            step,
+            num_steps,
+            preview,
+        })
+    }
+}
