@@ -1,6 +1,6 @@
 //! Requests and options that a pipeline cannot fulfil.
 
-use crate::tiny_pipelines::{open, picture, request, tiny};
+use crate::tiny_pipelines::{latent_scale, open, picture, request, tiny};
 use aigc_core::text_to_image::{GenerationOptions, ImageRequest, TextToImage};
 use aigc_pipelines::text_to_image::{
     NoiseSource, PipelineOpenOptions, PipelineOptions, PromptSyntax, Prompts, TextToImagePipeline,
@@ -35,13 +35,19 @@ fn bad_requests_say_what_to_change() {
         request().with_first_image(usize::MAX),
         &["`first_image` is", "at most"],
     );
+    let scale = latent_scale("tiny-sd15").unwrap();
+    let nearest = format!(
+        "multiples of {scale}, such as {}x{}",
+        33 / scale * scale,
+        50 / scale * scale
+    );
     expect(
         request().with_size(33, 50),
-        &["`size` is 33x50", "multiples of 4, such as 32x48"],
+        &["`size` is 33x50", nearest.as_str()],
     );
     expect(
         request().with_size(0, 32),
-        &["`size` is 0x32", "such as 4x32"],
+        &["`size` is 0x32", format!("such as {scale}x32").as_str()],
     );
     expect(
         request().with_size(1 << 20, 32),

@@ -26,8 +26,9 @@ use std::path::PathBuf;
 /// Tolerance of embeddings and steps; of what a whole run leads to.
 const STEP: f64 = 1e-4;
 const FINAL: f64 = 1e-3;
-/// Of tables that are computed in double precision; the stored ones are in single.
-const TABLE: f64 = 1e-6;
+/// Of tables that are computed in double precision. The stored ones are in single: times of σ
+/// between two of the schedule are up to 4e-6 off there.
+const TABLE: f64 = 1e-5;
 
 /// The arguments of the calls that are understood.
 const ARGUMENTS: [&str; 33] = [
@@ -349,17 +350,12 @@ fn check_times(case: &Case, job: &Job) {
     }
     let (_, sigmas) = case.values("sigmas");
     let is_flow = case.text("cls").starts_with("Flux") || case.text("cls").contains("Diffusion3");
-    // The last one is where the last step leads.
-    let first = match ends_early {
-        true => 0,
-        false => sigmas.len() - 1 - found.len(),
-    };
     let levels = job.plan().calls.iter().map(|call| call.level);
     let found: Vec<f64> = match is_flow {
         true => levels.map(|level| level.sigma).collect(),
         false => levels.map(|level| level.sigma / level.alpha).collect(),
     };
-    assert_table(case, "sigmas", &found, &sigmas[first..][..found.len()]);
+    assert_table(case, "sigmas", &found, &sigmas[skipped..][..found.len()]);
 }
 
 /// Compares tables of the schedule.

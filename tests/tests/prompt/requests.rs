@@ -2,7 +2,7 @@
 
 use crate::{
     differences::tensors_apart,
-    tiny_pipelines::{apart, open, picture, pixels, request},
+    tiny_pipelines::{apart, latent_scale, open, picture, pixels, request},
 };
 use aigc_core::{
     CancelToken, Error,
@@ -133,7 +133,7 @@ fn requests_report_progress_and_stop() {
     let same = pipeline.generate_with_options(&request, &linear, &mut generation);
     drop(generation);
     // A pixel for each latent, and the images are as without previews.
-    assert_eq!(widths, [8; 8]);
+    assert_eq!(widths, [32 / latent_scale("tiny-sd15").unwrap(); 8]);
     assert_eq!(pixels(&same.unwrap()), pixels(&whole));
     assert_eq!(seen.last().unwrap().0, GenerationStage::Decoding);
 

@@ -14,6 +14,14 @@ pub(crate) fn tiny(name: &str) -> Option<PathBuf> {
     Some(folder_from("AIGC_FIXTURES")?.join("pipelines").join(name))
 }
 
+/// Pixels along a side for one latent of a small pipeline.
+pub(crate) fn latent_scale(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(tiny(name)?.join("vae/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let levels = config["block_out_channels"].as_array().unwrap().len();
+    Some(1 << (levels - 1))
+}
+
 pub(crate) fn open_with(name: &str, options: &PipelineOpenOptions) -> Option<TextToImagePipeline> {
     let flex = device("flex").unwrap();
     let opened = TextToImagePipeline::from_pretrained_with(tiny(name)?, options, &flex);

@@ -92,6 +92,14 @@ fn sigmas(train: usize, steps: usize, by: f64) -> Result<Vec<f64>> {
     Ok((0..steps).map(|k| at(1.0, min, k, steps)).collect())
 }
 
+/// The σ and their times in 32 bits, as networks in circulation are told them: a time of 1000 is
+/// the angle of a sine, in which a last digit shows.
+fn grid(sigmas: &[f64], train: usize, last: f64) -> SigmaGrid {
+    let sigmas = sigmas.iter().map(|sigma| *sigma as f32);
+    let times = sigmas.clone().map(|sigma| f64::from(sigma * train as f32));
+    SigmaGrid::new(times.collect(), sigmas.map(f64::from).collect(), last)
+}
+
 /// A call at σ of a flow.
 fn call(time: f64, sigma: f64, next: LinearCombination) -> Result<ModelCall> {
     let level = NoiseLevel::flow(sigma);
@@ -169,7 +177,8 @@ impl FlowEulerScheduler {
             } else {
                 mu
             };
-            let shifted = |sigma: &f64| by / (by + (1.0 / sigma - 1.0));
+            let by = by as f32;
+            let shifted = |sigma: &f64| f64::from(by / (by + (1.0 / *sigma as f32 - 1.0)));
             sigmas.iter().map(shifted).collect()
         } else {
             sigmas
@@ -194,11 +203,8 @@ impl FlowEulerScheduler {
         if self.invert_sigmas {
             sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - *sigma);
         }
-        let times = sigmas
-            .iter()
-            .map(|sigma| sigma * self.num_train_timesteps as f64)
-            .collect();
-        let grid = SigmaGrid::new(times, sigmas, if self.invert_sigmas { 1.0 } else { 0.0 });
+        let last = if self.invert_sigmas { 1.0 } else { 0.0 };
+        let grid = grid(&sigmas, self.num_train_timesteps, last);
         let calls = (0..steps).map(|k| {
             let (sigma, next) = (grid.sigmas[k], grid.sigmas[k + 1]);
             let sum = if self.stochastic_sampling {
@@ -239,8 +245,7 @@ impl Scheduler for FlowHeunScheduler {
         let train = self.num_train_timesteps;
         let sigmas = sigmas(train, steps, self.shift)?.into_iter();
         let sigmas: Vec<f64> = sigmas.map(|sigma| shift(sigma, self.shift)).collect();
-        let times = sigmas.iter().map(|sigma| sigma * train as f64).collect();
-        let grid = SigmaGrid::new(times, sigmas, 0.0);
+        let grid = grid(&sigmas, train, 0.0);
         let mut calls = vec![];
         for k in 0..steps {
             let (first, step) = (calls.len(), grid.sigmas[k + 1] - grid.sigmas[k]);

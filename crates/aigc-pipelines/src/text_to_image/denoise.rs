@@ -94,14 +94,9 @@ impl<'a> Denoising<'a> {
         let guided = self.guided(network_output.clone());
 
         let (shape, device) = (self.latents.dims(), self.latents.device());
-        let mut drawn = false;
         let output = self.runner.step(self.latents.clone(), guided.clone(), || {
-            drawn = true;
             noise.normal(shape, &device)
         });
-        if self.job.draws_every_call && !drawn {
-            noise.normal(shape, &device);
-        }
         let next = match self.takes_prediction() {
             true => output.pred_original_sample.clone(),
             false => output.prev_sample,

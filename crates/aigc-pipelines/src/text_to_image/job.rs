@@ -35,7 +35,6 @@ pub struct Job {
     pub(crate) told_guidance: Option<f64>,
     pub(crate) plan: SamplingPlan,
     pub(crate) scheduler: &'static str,
-    pub(crate) draws_every_call: bool,
     pub(crate) image: Option<RgbImage>,
     pub(crate) mask: Option<GrayImage>,
     /// The images that ControlNets follow, with their settings.
@@ -148,7 +147,6 @@ impl TextToImagePipeline {
             told_guidance,
             plan,
             scheduler: schedule.scheduler.class(),
-            draws_every_call: schedule.draws_every_call(),
             image: image.transpose()?,
             mask: mask.transpose()?,
             max_sequence_length: options

@@ -139,11 +139,6 @@ impl Schedule<'_> {
     pub(crate) fn has_eta(&self) -> bool {
         matches!(self.scheduler, AnyScheduler::Ddim(_) | AnyScheduler::Tcd(_))
     }
-
-    /// Whether diffusers draws noise in every call, even if a step does not use it.
-    pub(crate) fn draws_every_call(&self) -> bool {
-        matches!(self.scheduler, AnyScheduler::Kdpm2Ancestral(_))
-    }
 }
 
 /// Calls of the network in a step.
