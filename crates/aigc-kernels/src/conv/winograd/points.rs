@@ -218,8 +218,14 @@ impl Scheme for TwoBySeven {
     }
 }
 
-/// F(4, 3) at the points 0, 1, −1, 2, −2 and ∞: six multiplications instead of twelve.
+/// F(4, 3) at the points 0, ±√½, ±√2 and ∞: six multiplications instead of twelve. The squares of
+/// the points are reciprocal, which keeps all factors near one: along both axes, rounding errors
+/// are half of those at 0, ±1, ±2 and ∞, and twice those of the direct sum.
 pub(super) struct Three;
+
+/// The points of [`Three`].
+const NEAR: f32 = std::f32::consts::FRAC_1_SQRT_2;
+const FAR: f32 = std::f32::consts::SQRT_2;
 
 impl Scheme for Three {
     const TAPS: usize = 3;
@@ -228,15 +234,15 @@ impl Scheme for Three {
     #[inline(always)]
     fn kernel<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; MAX_POINTS] {
         let times = |x, factor: f32| s.mul_f32s(x, s.splat_f32s(factor));
-        let near = times(s.add_f32s(a, c), -1.0 / 6.0);
-        let near_odd = times(b, 1.0 / 6.0);
-        let far = s.mul_add_e_f32s(c, s.splat_f32s(1.0 / 6.0), times(a, 1.0 / 24.0));
-        let far_odd = times(b, 1.0 / 12.0);
+        let near = s.mul_add_e_f32s(c, s.splat_f32s(-1.0 / 3.0), times(a, -2.0 / 3.0));
+        let near_odd = times(b, -2.0 / 3.0 * NEAR);
+        let far = s.mul_add_e_f32s(c, s.splat_f32s(1.0 / 3.0), times(a, 1.0 / 6.0));
+        let far_odd = times(b, FAR / 6.0);
         let none = s.splat_f32s(0.0);
         [
-            times(a, 0.25),
-            s.sub_f32s(near, near_odd),
+            a,
             s.add_f32s(near, near_odd),
+            s.sub_f32s(near, near_odd),
             s.add_f32s(far, far_odd),
             s.sub_f32s(far, far_odd),
             c,
@@ -247,33 +253,35 @@ impl Scheme for Three {
 
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
-        let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(5.0));
-        let even = s.negate_mul_add_e_f32s(four, d[2], d[4]);
-        let odd = s.negate_mul_add_e_f32s(four, d[1], d[3]);
-        let far_even = s.sub_f32s(d[4], d[2]);
-        let far_odd = s.mul_f32s(two, s.sub_f32s(d[3], d[1]));
+        // a + f·b
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        let (near, near_odd) = (with(d[4], -2.0, d[2]), with(d[3], -2.0, d[1]));
+        let (far, far_odd) = (with(d[4], -0.5, d[2]), with(d[3], -0.5, d[1]));
+        let none = s.splat_f32s(0.0);
         [
-            s.negate_mul_add_e_f32s(five, d[2], s.mul_add_e_f32s(four, d[0], d[4])),
-            s.add_f32s(even, odd),
-            s.sub_f32s(even, odd),
-            s.add_f32s(far_even, far_odd),
-            s.sub_f32s(far_even, far_odd),
-            s.negate_mul_add_e_f32s(five, d[3], s.mul_add_e_f32s(four, d[1], d[5])),
-            s.splat_f32s(0.0),
-            s.splat_f32s(0.0),
+            with(s.add_f32s(d[0], d[4]), -2.5, d[2]),
+            with(near, NEAR, near_odd),
+            with(near, -NEAR, near_odd),
+            with(far, FAR, far_odd),
+            with(far, -FAR, far_odd),
+            with(s.add_f32s(d[1], d[5]), -2.5, d[3]),
+            none,
+            none,
         ]
     }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        let times = |x, factor: f32| s.mul_f32s(x, s.splat_f32s(factor));
         let (near, far) = (s.add_f32s(m[1], m[2]), s.add_f32s(m[3], m[4]));
         let (near_odd, far_odd) = (s.sub_f32s(m[1], m[2]), s.sub_f32s(m[3], m[4]));
         let none = s.splat_f32s(0.0);
         [
             s.add_f32s(m[0], s.add_f32s(near, far)),
-            s.mul_add_e_f32s(s.splat_f32s(2.0), far_odd, near_odd),
-            s.mul_add_e_f32s(s.splat_f32s(4.0), far, near),
-            s.add_f32s(m[5], s.mul_add_e_f32s(s.splat_f32s(8.0), far_odd, near_odd)),
+            with(times(near_odd, NEAR), FAR, far_odd),
+            with(times(near, 0.5), 2.0, far),
+            with(with(m[5], 0.5 * NEAR, near_odd), 2.0 * FAR, far_odd),
             none,
             none,
             none,
@@ -284,15 +292,15 @@ impl Scheme for Three {
     #[inline(always)]
     fn gradient<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
-        let (near, near_odd) = (s.add_f32s(d[0], d[2]), s.add_f32s(d[1], d[3]));
-        let (far, far_odd) = (with(d[0], 4.0, d[2]), with(d[1], 4.0, d[3]));
+        let (near, near_odd) = (with(d[0], 0.5, d[2]), with(d[1], 0.5, d[3]));
+        let (far, far_odd) = (with(d[0], 2.0, d[2]), with(d[1], 2.0, d[3]));
         let none = s.splat_f32s(0.0);
         [
             d[0],
-            s.add_f32s(near, near_odd),
-            s.sub_f32s(near, near_odd),
-            with(far, 2.0, far_odd),
-            with(far, -2.0, far_odd),
+            with(near, NEAR, near_odd),
+            with(near, -NEAR, near_odd),
+            with(far, FAR, far_odd),
+            with(far, -FAR, far_odd),
             d[3],
             none,
             none,
