@@ -409,10 +409,15 @@ fn backward<'a>(
     }
 }
 
+/// Floating-point operations below which sums are direct: they are done in a fraction of a
+/// millisecond either way, and direct sums have half the rounding errors.
+const WORTH_TRANSFORMS: usize = 8 << 20;
+
 /// Runs the algorithm with the lowest estimated cost.
 fn fastest(work: Gather) -> Vec<f32> {
     let [lanes, widest] = vectors();
-    let winograd = Winograd::new(&work);
+    let large = work.work >= WORTH_TRANSFORMS;
+    let winograd = large.then(|| Winograd::new(&work)).flatten();
     match winograd.filter(|winograd| winograd.cycles(lanes) < work.cycles(lanes, widest)) {
         Some(winograd) => winograd.run(),
         None => gather(work),
