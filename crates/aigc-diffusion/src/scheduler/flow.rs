@@ -92,8 +92,8 @@ fn sigmas(train: usize, steps: usize, by: f64) -> Result<Vec<f64>> {
     Ok((0..steps).map(|k| at(1.0, min, k, steps)).collect())
 }
 
-/// The σ and their times in 32 bits, as networks in circulation are told them: a time of 1000 is
-/// the angle of a sine, in which a last digit shows.
+/// The grid of σ and times, rounded to 32 bits as diffusers computes them. The time embedding takes
+/// the sine of times up to 1000, so a rounding error of the time changes the network's output.
 fn grid(sigmas: &[f64], train: usize, last: f64) -> SigmaGrid {
     let sigmas = sigmas.iter().map(|sigma| *sigma as f32);
     let times = sigmas.clone().map(|sigma| f64::from(sigma * train as f32));

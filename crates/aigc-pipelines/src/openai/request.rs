@@ -243,7 +243,7 @@ pub(super) struct RequestBody {
 }
 
 impl Call<'_> {
-    /// Number of images that are asked for.
+    /// Number of requested images.
     pub(super) fn n(&self) -> usize {
         self.options.n.unwrap_or(1) as usize
     }

@@ -248,8 +248,8 @@ fn check_numbers(request: &ImageRequest) -> Result<()> {
     Ok(())
 }
 
-/// The fields of a request that the API does not have: name, value, and whether the images would be
-/// others than those that were asked for without it.
+/// The fields of a request that the API does not have: name, value, and whether leaving the field
+/// out changes the content of the images.
 fn further_fields(request: &ImageRequest) -> Vec<(String, Value, bool)> {
     let fields = [
         (

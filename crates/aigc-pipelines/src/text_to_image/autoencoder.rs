@@ -35,7 +35,7 @@ pub(crate) struct Decoded {
     pub(crate) warning: Option<String>,
 }
 
-/// What the user is told when weights in 16 bits did not do.
+/// Warning for a result that overflowed with weights in 16 bits.
 const OVERFLOW: &str = "the autoencoder overflowed in 16 bits, its weights were opened again in 32";
 
 impl Job {

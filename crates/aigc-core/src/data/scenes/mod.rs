@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// Two groups of one kind are told apart by their places.
+    /// Groups of the same colour and shape are assigned to objects by position.
     #[test]
     fn groups_of_one_kind_are_judged() {
         let parse = |text: &str| text.parse::<Caption>().unwrap();

@@ -13,7 +13,7 @@ const UNET: &str = include_str!("../configs/unet.json");
 
 /// Heads of Stable Diffusion 1's networks.
 const HEADS: usize = 8;
-/// Width of the sinusoids of each size that Stable Diffusion XL is told.
+/// Width of the sinusoidal embedding of each number in Stable Diffusion XL's size conditioning.
 const SIZE_WIDTH: usize = 256;
 
 /// One number if all are equal.
