@@ -115,8 +115,8 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     assert!(output.status.success(), "{name} {arguments:?}: {text}");
 }
 
-/// A package of the workspace: its targets with their kinds, such as `test`, and whether cargo takes
-/// it without `-p`.
+/// A package of the workspace: its targets with their kinds, such as `test`, and whether cargo
+/// takes it without `-p`.
 struct Package {
     name: String,
     is_default: bool,

@@ -189,8 +189,9 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
     /// # Errors
     /// [`Error::InvalidArgument`] for a shape without values, or whose batches are not of rank
     /// `D`, and for a network that needs [more input channels](Denoiser::extra_input_channels),
-    /// [more conditions](Denoiser::needs_from_pipeline) or [token ids](Denoiser::takes_input_ids); [`Error::Config`] for a shape or times
-    /// that the network does not process; errors of the scheduler's [`plan`](Scheduler::plan).
+    /// [more conditions](Denoiser::needs_from_pipeline) or [token ids](Denoiser::takes_input_ids);
+    /// [`Error::Config`] for a shape or times that the network does not process; errors of the
+    /// scheduler's [`plan`](Scheduler::plan).
     pub fn new(
         network: &'a N,
         scheduler: &impl Scheduler,

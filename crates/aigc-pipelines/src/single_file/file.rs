@@ -71,8 +71,8 @@ impl SingleFile {
     /// # Errors
     /// [`Error::Unsupported`] with what was found and the known kinds, if the file is of no known
     /// kind or a directory; [`Error::InvalidArgument`] if averaged weights are requested and there
-    /// are none; [`Error::Weights`], [`Error::Io`] or [`Error::Data`] if the file or a configuration
-    /// is broken or cannot be read.
+    /// are none; [`Error::Weights`], [`Error::Io`] or [`Error::Data`] if the file or a
+    /// configuration is broken or cannot be read.
     pub fn open_with_options(path: impl AsRef<Path>, options: &SingleFileOptions) -> Result<Self> {
         if path.as_ref().is_dir() {
             return Err(Error::unsupported(
