@@ -15,6 +15,7 @@
 use aigc_core::{Error, text_to_image::TextToImage};
 use aigc_examples_prompt::ModelOptions;
 use aigc_examples_serve::{ServerConfig, start};
+use aigc_pipelines::text_to_image::Residency;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::{
@@ -39,6 +40,10 @@ const OWN_MODEL_MAX_SIDE: u32 = 256;
 struct Args {
     #[command(flatten)]
     model: ModelOptions,
+    /// Keep each part of the model in memory only while it is needed; every request opens the parts
+    /// again.
+    #[arg(long)]
+    low_memory: bool,
     /// Address to listen on. Other machines can reach another address than a loopback one; it needs
     /// a key.
     #[arg(long, default_value = "127.0.0.1:8080")]
@@ -73,9 +78,13 @@ struct Args {
 }
 
 /// Opens the model that is served, under `name` if there is one.
-fn open(model: &ModelOptions, name: Option<String>) -> aigc_core::Result<Box<dyn TextToImage>> {
+fn open(
+    model: &ModelOptions,
+    residency: Residency,
+    name: Option<String>,
+) -> aigc_core::Result<Box<dyn TextToImage>> {
     // With its causes in one line.
-    let opened = model.open();
+    let opened = model.open(residency);
     let pipeline = opened.map_err(|error| Error::other(format!("{error:#}")))?;
     Ok(match name {
         Some(name) => Box::new(pipeline.with_name(name)),
@@ -131,7 +140,12 @@ fn main() -> Result<()> {
     let listener =
         TcpListener::bind(args.listen).with_context(|| format!("--listen {}", args.listen))?;
     let (model, name) = (args.model, args.name);
-    let server = start(listener, config, Box::new(move || open(&model, name)))?;
+    let residency = match args.low_memory {
+        true => Residency::WhileNeeded,
+        false => Residency::default(),
+    };
+    let open = move || open(&model, residency, name);
+    let server = start(listener, config, Box::new(open))?;
     eprintln!("{} at {}", server.model(), server.base_url());
     let stopped = stop_on_ctrl_c();
     while !stopped.load(Ordering::Relaxed) && !server.is_finished() {

@@ -17,7 +17,7 @@ use aigc_examples::{is_stop, outln, stop_on_ctrl_c};
 use aigc_pipelines::{
     adapters::TextualInversion,
     openai::{OpenAiConfig, OpenAiImages},
-    text_to_image::{PromptSyntax, TextToImagePipeline, Tiling, save_png},
+    text_to_image::{PromptSyntax, Residency, TextToImagePipeline, Tiling, save_png},
 };
 use anyhow::Result;
 use clap::Parser;
@@ -36,7 +36,15 @@ fn main() -> Result<()> {
             if let Ok(estimate) = pipeline.memory_estimate(&request, pipeline.options()) {
                 eprintln!("about {} MiB of memory", estimate.peak >> 20);
             }
-            paint(&pipeline, &request)?
+            let known = pipeline.report().warnings();
+            let made = paint(&pipeline, &request)?;
+            // Of the parts that were opened since.
+            for warning in pipeline.report().warnings() {
+                if !known.contains(&warning) {
+                    eprintln!("{warning}");
+                }
+            }
+            made
         }
     };
     match made {
@@ -48,14 +56,17 @@ fn main() -> Result<()> {
     }
 }
 
+/// The program fulfils one request, so that no part is needed twice.
+const RESIDENCY: Residency = Residency::WhileNeeded;
+
 /// Opens the model on this machine, with all that is added to it.
 fn open(options: &Options) -> Result<TextToImagePipeline> {
-    let mut pipeline = options.model.open()?;
+    let mut pipeline = options.model.open(RESIDENCY)?;
     for path in &options.embedding {
         pipeline.load_textual_inversion(&TextualInversion::open(path)?)?;
     }
     if let Some(dir) = &options.controlnet {
-        pipeline = pipeline.with_controlnet_from(dir, &options.model.open_options())?;
+        pipeline = pipeline.with_controlnet_from(dir, &options.model.open_options(RESIDENCY))?;
     }
     let settings = pipeline.options_mut();
     if options.web_ui {

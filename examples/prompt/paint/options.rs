@@ -21,7 +21,7 @@ pub(crate) struct Options {
         value_name = "URL",
         num_args = 0..=1,
         default_missing_value = "",
-        conflicts_with_all = ["model", "base", "config", "variant", "lora", "half", "low_memory", "device"]
+        conflicts_with_all = ["model", "base", "config", "variant", "lora", "half", "device"]
     )]
     pub(crate) api: Option<String>,
     /// Name of the API's model.
@@ -201,7 +201,6 @@ mod tests {
             &["--controlnet", "x", "--control", "y"],
             &["--web-ui"],
             &["--half"],
-            &["--low-memory"],
             &["--tiles"],
             &["--device", "flex"],
         ] {

@@ -6,7 +6,7 @@ use aigc_core::{
     burn::tensor::{Device, Tensor},
     data::{
         CaptionedBatch, DataLoader, DataLoaderConfig, SampleBatch, collate_captioned,
-        scenes::{Caption, Scenes, Split},
+        scenes::{Caption, Layout, Scenes, Split},
     },
     output::{ImageGrid, save_image},
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
@@ -54,12 +54,13 @@ pub(crate) fn config() -> AutoencoderKlConfig {
 
 pub(crate) fn loader(
     split: Split,
+    layout: Layout,
     len: usize,
     batch: usize,
     seed: u64,
 ) -> aigc_core::Result<DataLoader<CaptionedBatch>> {
     DataLoader::new(
-        Scenes::new(split, len, seed),
+        Scenes::new(split, len, seed).with_layout(layout),
         collate_captioned,
         DataLoaderConfig {
             batch_size: batch,
@@ -82,8 +83,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         save_steps: 500,
         ..TrainerConfig::new(4_000)
     })?;
-    let data = loader(Split::Train, EPOCH, options.batch, options.run.seed)?;
-    let shown = loader(Split::HeldOut, 32, 32, 1)?;
+    let data = loader(
+        Split::Train,
+        Layout::Free,
+        EPOCH,
+        options.batch,
+        options.run.seed,
+    )?;
+    let shown = loader(Split::HeldOut, Layout::Free, 32, 32, 1)?;
     let shown = shown.iter_once().next().expect("32 images")?;
     let objective = VaeObjective::<AutoencoderKl, CaptionedBatch, 4, 4>::new(KlWeight::new(0.02))?;
     let run = options.run.run(NAME)?;
@@ -125,7 +132,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
 /// decoded images that are right in every word of their caption.
 fn scaled(model: AutoencoderKl, device: &Device) -> anyhow::Result<(AutoencoderKl, f64, f64)> {
     let (mut square, mut error, mut right, mut batches) = (0.0, 0.0, 0.0, 0.0);
-    for batch in loader(Split::HeldOut, 1024, 64, 2)?.iter_once() {
+    for batch in loader(Split::HeldOut, Layout::Free, 1024, 64, 2)?.iter_once() {
         let batch = batch?;
         let images = batch.to_tensor(device);
         let latents = Vae::<4, 4>::encode(&model, images.clone()).mode();

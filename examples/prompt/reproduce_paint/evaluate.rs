@@ -2,7 +2,7 @@
 
 use crate::{
     autoencoder::loader,
-    model::{GUIDANCE, STEPS},
+    model::{GUIDANCE, LAYOUT, STEPS},
     relevance::{held_out, relevance},
 };
 use aigc_core::{
@@ -130,7 +130,7 @@ fn show(
     let count = samples.dims()[0];
     let mut best: Vec<(f64, Option<Tensor<4>>)> = vec![(f64::INFINITY, None); count];
     // The training images are drawn in parts, so that memory does not grow with their number.
-    for batch in loader(Split::Train, known, 1000, 0)?.iter_once() {
+    for batch in loader(Split::Train, LAYOUT, known, 1000, 0)?.iter_once() {
         if stop.is_cancelled() {
             break;
         }

@@ -1,7 +1,10 @@
 //! The model of `paint`: its parts, and the directory of diffusers that holds them.
 
 use aigc_core::{
-    burn::tensor::Device, checkpoint::write_atomic, data::scenes, weights::WeightDtype,
+    burn::tensor::Device,
+    checkpoint::write_atomic,
+    data::scenes::{self, Layout},
+    weights::WeightDtype,
 };
 use aigc_diffusion::{
     AnyScheduler, BetaSchedule, DpmMultistepScheduler, NoiseScheduleConfig, PredictionType,
@@ -22,6 +25,8 @@ use std::path::Path;
 
 /// Training images in an epoch.
 pub(crate) const EPOCH: usize = 1 << 20;
+/// Places of the shapes that the model learns.
+pub(crate) const LAYOUT: Layout = Layout::Rows;
 /// Scale of guidance for which the figures are given.
 pub(crate) const GUIDANCE: f64 = 3.0;
 /// Denoising steps for which the figures are given.
@@ -41,7 +46,7 @@ pub(crate) fn text_config(tokenizer: &ClipTokenizer) -> ClipTextConfig {
         hidden_size: 128,
         intermediate_size: 256,
         projection_dim: 128,
-        num_hidden_layers: 2,
+        num_hidden_layers: 3,
         num_attention_heads: 4,
         max_position_embeddings: TOKENS,
         hidden_act: HiddenAct::QuickGelu,
@@ -58,16 +63,18 @@ pub(crate) fn network_config() -> UNet2dConditionConfig {
         down_block_types: vec![
             CrossDownBlockType::DownBlock2D,
             CrossDownBlockType::CrossAttnDownBlock2D,
+            CrossDownBlockType::CrossAttnDownBlock2D,
         ],
         up_block_types: vec![
             CrossUpBlockType::CrossAttnUpBlock2D,
+            CrossUpBlockType::CrossAttnUpBlock2D,
             CrossUpBlockType::UpBlock2D,
         ],
-        block_out_channels: vec![48, 112],
+        block_out_channels: vec![48, 72, 88],
         layers_per_block: 1,
         cross_attention_dim: 128,
         attention_head_dim: PerBlock::One(4),
-        norm_num_groups: 16,
+        norm_num_groups: 8,
         ..UNet2dConditionConfig::default()
     }
 }
@@ -118,6 +125,8 @@ pub(crate) fn save(
     )?;
     let index = serde_json::json!({
         "_class_name": "StableDiffusionPipeline",
+        "_default_guidance_scale": GUIDANCE,
+        "_default_num_inference_steps": STEPS,
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],

@@ -3,8 +3,8 @@
 use crate::{
     autoencoder::{self, loader},
     model::{
-        EPOCH, GUIDANCE, Painter, STEPS, network_config, noise, save, scheduler, text_config,
-        tokenizer,
+        EPOCH, GUIDANCE, LAYOUT, Painter, STEPS, network_config, noise, save, scheduler,
+        text_config, tokenizer,
     },
     relevance::{held_out, relevance, to_images},
 };
@@ -150,7 +150,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             },
             null,
         );
-    let data = loader(Split::Train, EPOCH, options.batch, options.run.seed)?;
+    let data = loader(Split::Train, LAYOUT, EPOCH, options.batch, options.run.seed)?;
     let sampling = Sampling {
         tokenizer: &tokenizer,
         vae: &vae,

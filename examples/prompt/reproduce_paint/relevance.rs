@@ -1,5 +1,6 @@
 //! How far images show what their captions say, counted by a detector of shapes.
 
+use crate::model::LAYOUT;
 use aigc_core::{
     burn::tensor::Tensor,
     data::{
@@ -42,6 +43,6 @@ pub(crate) fn relevance(captions: &[Caption], images: &[Image]) -> [f64; 3] {
 
 /// The first captions of the held-out split.
 pub(crate) fn held_out(n: usize) -> aigc_core::Result<Vec<CaptionedImage>> {
-    let scenes = Scenes::new(Split::HeldOut, n, 7);
+    let scenes = Scenes::new(Split::HeldOut, n, 7).with_layout(LAYOUT);
     (0..n).map(|index| scenes.get(index)).collect()
 }

@@ -38,9 +38,6 @@ pub struct ModelOptions {
     /// Keep the weights in half precision in memory.
     #[arg(long)]
     half: bool,
-    /// Keep each part of the model in memory only while it is needed.
-    #[arg(long)]
-    low_memory: bool,
     /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
     #[arg(long, default_value = "flex")]
     device: String,
@@ -90,17 +87,14 @@ impl ModelOptions {
         Ok(())
     }
 
-    /// How the parts of the model, and what is added to them, are opened.
-    pub fn open_options(&self) -> PipelineOpenOptions {
-        let mut options = PipelineOpenOptions::default();
+    /// How the parts of the model, and what is added to them, are opened and kept.
+    pub fn open_options(&self, residency: Residency) -> PipelineOpenOptions {
+        let mut options = PipelineOpenOptions::default().with_residency(residency);
         if let Some(variant) = &self.variant {
             options = options.with_variant(variant);
         }
         if self.half {
             options = options.with_dtype(WeightDtype::F16);
-        }
-        if self.low_memory {
-            options = options.with_residency(Residency::WhileNeeded);
         }
         options
     }
@@ -109,9 +103,9 @@ impl ModelOptions {
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and of the files.
-    pub fn open(&self) -> Result<TextToImagePipeline> {
+    pub fn open(&self, residency: Residency) -> Result<TextToImagePipeline> {
         self.check()?;
-        let (device, options) = (device(&self.device)?, self.open_options());
+        let (device, options) = (device(&self.device)?, self.open_options(residency));
         let path = self.model.as_deref().unwrap_or(Path::new(OWN_MODEL));
         let mut pipeline = if path.is_file() {
             let mut how = SingleFileOptions::new();
@@ -218,13 +212,16 @@ mod tests {
 
     #[test]
     fn options_say_how_parts_are_opened() {
-        assert_eq!(parse(&[]).open_options(), PipelineOpenOptions::default());
-        let options = parse(&["--variant", "fp16", "--half", "--low-memory"]);
+        assert_eq!(
+            parse(&[]).open_options(Residency::default()),
+            PipelineOpenOptions::default()
+        );
+        let options = parse(&["--variant", "fp16", "--half"]);
         let expected = PipelineOpenOptions::default()
             .with_variant("fp16")
             .with_dtype(WeightDtype::F16)
             .with_residency(Residency::WhileNeeded);
-        assert_eq!(options.open_options(), expected);
+        assert_eq!(options.open_options(Residency::WhileNeeded), expected);
     }
 
     #[test]

@@ -83,11 +83,11 @@ fn images_of_a_pipeline_have_their_settings() {
     let first = pixels(dir.join("cat-1.png"));
     assert_ne!(first, pixels(dir.join("cat-2.png")));
 
-    // The same seed, the same image, also with parts in memory only while they are needed.
+    // The same seed, the same image.
     run(
         "5",
         "again.png",
-        &["--negative", "a dog", "--low-memory", "--size", "32x32"],
+        &["--negative", "a dog", "--size", "32x32"],
     );
     assert_eq!(pixels(dir.join("again.png")), first);
     run("6", "other.png", &["--negative", "a dog"]);
