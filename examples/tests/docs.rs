@@ -80,6 +80,9 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
             &["--steps", "3"]
         }
         ("restore", false) => &["--steps", "2", "--images", "2"],
+        ("reproduce_paint", _) if arguments.contains(&"evaluate") => {
+            &["--prompts", "4", "--neighbours", "20"]
+        }
         _ => &[],
     };
     let mut kept: Vec<&str> = arguments.to_vec();
@@ -300,8 +303,34 @@ fn readme_shows_two_commands_and_my_images() {
     assert_eq!(blocks(&readme, "rust,no_run"), [code]);
 }
 
+/// The anchors of a page: its headings by the rule of GitHub, in lower case, without punctuation,
+/// and with hyphens for spaces.
+fn anchors(page: &str) -> HashSet<String> {
+    // Every other piece is code.
+    let lines = page.split("```").step_by(2).flat_map(str::lines);
+    let titles = lines.filter_map(|line| {
+        let title = line.trim_start_matches('#');
+        title.strip_prefix(' ').filter(|_| line.starts_with('#'))
+    });
+    titles
+        .map(|title| {
+            let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+            let kept: String = title.trim().to_lowercase().chars().filter(kept).collect();
+            kept.replace(' ', "-")
+        })
+        .collect()
+}
+
+#[test]
+fn anchors_are_those_of_headings() {
+    let page = "# A\n## The `b_c`: d-e, (F)\n#g\ntext # h\n```sh\n# i\n```\n### J & k\n";
+    let expected = ["a", "the-b_c-d-e-f", "j--k"].map(String::from);
+    assert_eq!(anchors(page), HashSet::from(expected));
+}
+
 #[test]
 fn links_between_pages_resolve() {
+    let mut checked = 0;
     for (page, text) in pages() {
         let folder = if page == "README.md" {
             root()
@@ -313,13 +342,26 @@ fn links_between_pages_resolve() {
             .skip(1)
             .map(|rest| rest.split(')').next().unwrap())
         {
-            let file = target.split('#').next().unwrap();
-            assert!(
-                target.starts_with("http") || folder.join(file).exists(),
-                "{page}: {target}"
-            );
+            if target.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => folder.join(&page),
+                file => folder.join(file),
+            };
+            assert!(path.exists(), "{page}: {target}");
+            if !anchor.is_empty() {
+                checked += 1;
+                let text = std::fs::read_to_string(path).unwrap();
+                assert!(
+                    anchors(&text).contains(anchor),
+                    "{page}: {target} names no heading"
+                );
+            }
         }
     }
+    assert!(checked >= 15, "{checked} links to headings");
 }
 
 /// All files below `dir`, without those in build directories.

@@ -46,6 +46,7 @@ pub(crate) fn config() -> AutoencoderKlConfig {
         latent_channels: 4,
         norm_num_groups: 8,
         scaling_factor: 1.0,
+        force_upcast: false,
         mid_block_add_attention: false,
         likelihood: LikelihoodKind::Gaussian(0.1),
         ..AutoencoderKlConfig::default()

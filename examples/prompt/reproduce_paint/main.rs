@@ -14,7 +14,7 @@ mod painter;
 mod pair;
 mod relevance;
 
-use aigc_examples::stop_on_ctrl_c;
+use aigc_examples::{is_stop, stop_on_ctrl_c};
 use clap::{Parser, Subcommand};
 
 /// Trains and evaluates the model of `paint`.
@@ -40,7 +40,16 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Autoencoder(options) => autoencoder::run(&options, stop_on_ctrl_c()),
         What::Painter(options) => painter::run(&options, stop_on_ctrl_c()),
-        What::Evaluate(options) => evaluate::run(&options, stop_on_ctrl_c()),
+        What::Evaluate(options) => {
+            let stop = stop_on_ctrl_c();
+            match evaluate::run(&options, stop.clone()) {
+                Err(error) if is_stop(&error, &stop) => {
+                    eprintln!("stopped before all images were made");
+                    std::process::exit(130)
+                }
+                result => result,
+            }
+        }
         What::Pair(options) => pair::run(&options, stop_on_ctrl_c()),
     }
 }

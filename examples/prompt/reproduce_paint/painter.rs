@@ -125,7 +125,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         eval_steps: options.eval_steps,
         preview_steps: options.eval_steps,
         save_steps: 1000,
-        ..TrainerConfig::new(30_000)
+        ..TrainerConfig::new(15_000)
     })?;
     let config = DiffusionObjectiveConfig {
         process: ForwardProcess::Discrete {
