@@ -235,6 +235,20 @@ def error_stream():
           lambda: client.images.generate(prompt="fail", stream=True))
 
 
+def error_in_stream():
+    """An error after the first step is the last event: the status was sent before."""
+    kinds = []
+    try:
+        for event in client.images.generate(prompt="fail later", stream=True, partial_images=3):
+            kinds.append(event.type)
+    except openai.APIError as error:
+        assert error.code == error.type == "server_error" and error.param is None, error
+        assert set(error.body) == {"message", "type", "param", "code"}, error.body
+    else:
+        raise AssertionError("there was no error")
+    assert kinds == ["image_generation.partial_image"], kinds
+
+
 def hanging_up():
     """A client that leaves frees its place: the next request is made at once."""
     stream = client.images.generate(prompt="a", stream=True, partial_images=1, extra_body={"num_inference_steps": 200})
@@ -252,6 +266,6 @@ for function in (models, generations_url, generations_base64, output_formats, ed
                  edits_without_mask_channel, variations, streaming, streaming_edits, raw_answer, asynchronous,
                  error_authentication, error_invalid_value, error_unknown_parameter, error_missing_parameter,
                  error_model_not_found, error_not_found, error_method, error_too_large, error_content_type, error_image,
-                 error_server, error_busy, error_stream, hanging_up):
+                 error_server, error_busy, error_stream, error_in_stream, hanging_up):
     check(function)
 print(json.dumps({"openai": openai.__version__, "passed": passed}))

@@ -199,8 +199,10 @@ fn blend(before: Option<Tensor<4>>, tile: Tensor<4>, axis: usize) -> Tensor<4> {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use crate::AutoencoderKlConfig;
     use aigc_core::{
-        rng::Rng,
+        data::ImageShape,
+        rng::{InitWeights, Rng},
         testing::{assert_close, values},
     };
     use burn::tensor::Device;
@@ -255,6 +257,49 @@ mod tests {
             1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.0, 3.0, 3.0,
         ];
         assert_close(&values(found), &expected, 1e-6);
+    }
+
+    /// Mean absolute differences of neighbouring rows (axis 2) or columns (axis 3).
+    fn steps(x: &Tensor<4>, axis: usize) -> Vec<f32> {
+        let count = x.dims()[axis] - 1;
+        let step = x.clone().narrow(axis, 1, count) - x.clone().narrow(axis, 0, count);
+        values(step.abs().mean_dim(0).mean_dim(1).mean_dim(5 - axis))
+    }
+
+    /// Norms have other statistics in tiles than in the whole image, and tiles end in zeros. What
+    /// that changes passes from tile to tile as smoothly as within a tile; it jumps if tiles do not
+    /// overlap.
+    #[test]
+    fn images_of_an_autoencoder_have_no_seams() {
+        let config = AutoencoderKlConfig {
+            block_out_channels: vec![8, 8],
+            norm_num_groups: 4,
+            latent_channels: 2,
+            mid_block_add_attention: false,
+            ..AutoencoderKlConfig::new(ImageShape::new(3, 8, 8))
+        };
+        let model = config.init(&Device::flex()).unwrap().init_weights(1);
+        let (z, cancel) = (noise([2, 2, 24, 24]), CancelToken::new());
+        let decode = |tiles: TileConfig| model.decode_tiled(z.clone(), &tiles, &cancel).unwrap();
+        let whole = decode(TileConfig::new(48));
+        let changes = |overlap| decode(TileConfig::new(32).with_overlap(overlap)) - whole.clone();
+        let (blended, cut) = (changes(0.5), changes(0.0));
+        for axis in [2, 3] {
+            let (blended, cut) = (steps(&blended, axis), steps(&cut, axis));
+            // Tiles that do not overlap meet between pixels 31 and 32.
+            let (worst, jump) = (blended.iter().copied().fold(0.0, f32::max), cut[31]);
+            assert!(2.0 * worst < jump, "axis {axis}: {worst}, cut {jump}");
+            // The overlap begins at pixel 16 and ends before 32.
+            for seam in [16, 32] {
+                let around = [&blended[seam - 7..seam - 1], &blended[seam..seam + 6]].concat();
+                let mean = around.iter().sum::<f32>() / around.len() as f32;
+                let found = blended[seam - 1];
+                assert!(
+                    found < 2.0 * mean,
+                    "axis {axis}, at {seam}: {found}, around it {mean}"
+                );
+            }
+        }
     }
 
     #[test]

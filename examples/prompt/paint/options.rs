@@ -48,7 +48,7 @@ pub(crate) struct Options {
     /// Image to start from.
     #[arg(long, value_name = "IMAGE")]
     from: Option<PathBuf>,
-    /// How much of the image is replaced, from 0 to 1.
+    /// How much of the image is replaced: more than 0, at most 1.
     #[arg(long, requires = "from")]
     strength: Option<f64>,
     /// Paint only where this image, as large as that of --from, is white.
@@ -88,8 +88,11 @@ impl Options {
             ensure!(is_scale, "--guidance is {scale}, expected 0 or more");
         }
         if let Some(strength) = self.strength {
-            let is_part = (0.0..=1.0).contains(&strength);
-            ensure!(is_part, "--strength is {strength}, expected 0 to 1");
+            let is_part = strength > 0.0 && strength <= 1.0;
+            ensure!(
+                is_part,
+                "--strength is {strength}, expected more than 0, at most 1"
+            );
         }
         if let Some(url) = self.api.as_deref().filter(|url| !url.is_empty()) {
             ensure!(
@@ -235,6 +238,10 @@ mod tests {
             (
                 &["--model", &here, "--from", "x", "--strength", "1.5"],
                 "--strength is 1.5",
+            ),
+            (
+                &["--model", &here, "--from", "x", "--strength", "0"],
+                "--strength is 0, expected more than 0, at most 1",
             ),
             (&["--model", &no], "--model"),
             (&["--model", &here, "--lora", &lora], "--lora"),

@@ -75,6 +75,7 @@ impl ModelOptions {
                 self.variant.is_none(),
                 "--variant names files in a directory, but --model {shown} is a file"
             );
+            self.tokenizers(model)?;
         } else {
             for (name, dir) in [("base", &self.base), ("config", &self.config)] {
                 ensure!(
@@ -114,8 +115,7 @@ impl ModelOptions {
             }
             let file = SingleFile::open_with_options(path, &how)?;
             eprint!("{}", file.report());
-            let base = self.base.as_deref().or(self.config.as_deref());
-            let base = base.unwrap_or(Path::new(""));
+            let base = self.tokenizers(path)?;
             let loaded = TextToImagePipeline::from_single_file(&file, base, &options, &device)?;
             let printed = file.report().warnings();
             for warning in loaded.warnings() {
@@ -145,6 +145,18 @@ impl ModelOptions {
             }
         }
         Ok(pipeline)
+    }
+
+    /// Directory that has the tokenizers for a single file.
+    fn tokenizers(&self, file: &Path) -> Result<&Path> {
+        let dir = self.base.as_deref().or(self.config.as_deref());
+        dir.with_context(|| {
+            format!(
+                "--model {} is a single file: --base DIR has the tokenizers, where DIR is a \
+                 pipeline's directory of the same family",
+                file.display()
+            )
+        })
     }
 
     /// Files of low-rank adapters and their strengths.
@@ -181,8 +193,10 @@ fn check_own_model(dir: &Path) -> Result<()> {
     let (is_there, shown) = (dir.join("model_index.json").is_file(), dir.display());
     ensure!(
         is_there,
-        "there is no model in {shown}: give one by --model; \
-         `cargo run --release --example reproduce_paint -- painter` makes a small one"
+        "there is no model in {shown}: give one by --model, or train the small one by \
+         `cargo run --release --example reproduce_paint -- autoencoder` and \
+         `cargo run --release --example reproduce_paint -- painter`, and copy \
+         runs/paint/<newest>/model there"
     );
     Ok(())
 }
@@ -235,11 +249,14 @@ mod tests {
         );
         std::fs::write(&file, "").unwrap();
         assert!(parse(&["--model", &here]).check().is_ok());
-        assert!(parse(&["--model", &file, "--base", &here]).check().is_ok());
+        for option in ["--base", "--config"] {
+            assert!(parse(&["--model", &file, option, &here]).check().is_ok());
+        }
         let lora = format!("{no}:0.5");
         for (options, expected) in [
             (&["--model", &no][..], "there is no such file"),
             (&["--model", &file, "--base", &no], "--base"),
+            (&["--model", &file], "--base DIR has the tokenizers"),
             (&["--model", &here, "--base", &here], "is a directory"),
             (&["--model", &file, "--variant", "fp16"], "is a file"),
             (&["--model", &here, "--lora", "x:inf"], "--lora x:inf"),
@@ -254,11 +271,17 @@ mod tests {
     }
 
     #[test]
-    fn without_a_model_the_command_that_makes_one_is_named() {
+    fn without_a_model_the_commands_that_make_one_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = check_own_model(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("reproduce_paint -- painter"), "{error}");
-        assert!(error.contains("--model"), "{error}");
+        for expected in [
+            "--model",
+            "reproduce_paint -- autoencoder",
+            "reproduce_paint -- painter",
+            "copy runs/paint/<newest>/model",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
         std::fs::write(dir.path().join("model_index.json"), "{}").unwrap();
         assert!(check_own_model(dir.path()).is_ok());
     }

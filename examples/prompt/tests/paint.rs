@@ -165,6 +165,62 @@ fn a_single_file_opens_with_a_directory_and_adapters() {
 }
 
 #[test]
+fn controlnets_embeddings_weights_and_tiles_change_the_image() {
+    let Some(model) = tiny_pipeline() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let beside = |path: &str| model.with_file_name(path).to_str().unwrap().to_owned();
+    let (controlnet, embedding) = (
+        beside("tiny-sd15-controlnet"),
+        beside("sd15-textual-inversion-one/embedding.safetensors"),
+    );
+    // Larger than a tile of the autoencoder, which has 64 pixels.
+    let edges = RgbImage::from_fn(96, 64, |x, y| Rgb([x as u8 * 2, y as u8 * 3, 90]));
+    edges.save(dir.join("edges.png")).unwrap();
+    let model = model.to_str().unwrap();
+    let run = |further: &[&str]| {
+        let arguments = [
+            "a (large:1.4) <cat-toy>",
+            "--model",
+            model,
+            "--out",
+            "x.png",
+        ];
+        let short = ["--size", "96x64", "--steps", "4", "--seed", "5"];
+        finish(paint(dir, &[&arguments[..], &short, further].concat()));
+        let path = dir.join("x.png");
+        let settings = read_png_settings(&path).unwrap();
+        let names: Vec<String> = settings
+            .settings
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        (pixels(path), names, settings.missing_inputs)
+    };
+    let (plain, plain_names, missing) = run(&[]);
+    assert!(missing.is_empty(), "{missing:?}");
+    let control = ["--controlnet", &controlnet, "--control", "edges.png"];
+    let (image, _, missing) = run(&control);
+    assert_ne!(image, plain);
+    assert_eq!(missing, ["control_image"]);
+    for (options, setting) in [
+        (
+            &["--embedding", embedding.as_str()][..],
+            "textual_inversion",
+        ),
+        (&["--web-ui"], "prompt_syntax"),
+        (&["--tiles"], "tiling"),
+    ] {
+        let (image, names, _) = run(options);
+        assert_ne!(image, plain, "{options:?}");
+        let has = |names: &[String]| names.iter().any(|name| name == setting);
+        assert!(has(&names) && !has(&plain_names), "{options:?}: {names:?}");
+    }
+}
+
+#[test]
 fn bad_options_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -8,7 +8,7 @@ use crate::{
     picture::{OutputFormat, decode_input},
     queue::{Finished, FinishedImage, JobEvent, JobHandle},
     request::{ImagesCall, ResponseFormat, read_call},
-    server::{Shared, json_response, unix_seconds},
+    server::{RequestId, Shared, json_response, unix_seconds},
     stream::stream_response,
 };
 use aigc_core::text_to_image::ImageRequest;
@@ -75,6 +75,8 @@ async fn make(
         }
     };
     let base = base_url(&shared, request.headers());
+    let id = request.extensions().get::<RequestId>();
+    let id = id.map_or(String::new(), |id| id.0.clone());
     let limit = match endpoint {
         // Without images, texts are all there is: JSON takes many times its bytes in memory.
         Endpoint::Generations => config
@@ -90,7 +92,7 @@ async fn make(
     let (output, partial_images) = (call.output, call.partial_images);
     let mut job = queue.submit(slot, image_request, output, partial_images)?;
     if call.stream {
-        return stream_response(job, &call).await;
+        return stream_response(job, &call, shared.clone(), id).await;
     }
     let finished = finished(&mut job).await?;
     let answer = answer(&shared, &call, &base, finished)?;

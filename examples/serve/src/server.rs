@@ -221,12 +221,21 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
+/// The name of a request, in the header of its answer and in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
 /// Gives every answer a name, and logs it.
-async fn note(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
+async fn note(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let start = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
-    let mut response = next.run(request).await;
     let id = format!("req_{}", random_name().unwrap_or_default());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         let name = HeaderName::from_static("x-request-id");
         response.headers_mut().insert(name, value);

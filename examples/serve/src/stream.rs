@@ -6,7 +6,7 @@ use crate::{
     picture::OutputFormat,
     queue::{FinishedImage, JobEvent, JobHandle},
     request::ImagesCall,
-    server::unix_seconds,
+    server::{Shared, unix_seconds},
 };
 use axum::{
     body::Body,
@@ -23,17 +23,22 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-/// Answers a job by a stream. The headers are sent when the model has begun: an error before that
-/// has its own status.
+/// Answers the job of request `id` by a stream. The headers are sent when the model has begun: an
+/// error before that has its own status.
 pub(crate) async fn stream_response(
     mut job: JobHandle,
     call: &ImagesCall,
+    shared: Arc<Shared>,
+    id: String,
 ) -> Result<Response<Body>, ApiError> {
     let mut stream = EventStream {
+        shared,
+        id,
         prefix: call.endpoint.event_prefix(),
         output: call.output,
         quality: call.quality,
@@ -52,6 +57,9 @@ pub(crate) async fn stream_response(
 
 /// The events of a job. Dropping it stops the job.
 struct EventStream {
+    shared: Arc<Shared>,
+    /// Name of the request.
+    id: String,
     prefix: &'static str,
     output: OutputFormat,
     quality: &'static str,
@@ -120,6 +128,10 @@ impl EventStream {
 
     fn fail(&mut self, error: &ApiError) {
         self.job = None;
+        // The answer was logged when its headers were sent.
+        if let Some(cause) = &error.cause {
+            self.shared.config.log(&format!("{}: {cause}", self.id));
+        }
         let mut data = error.json();
         data["type"] = "error".into();
         self.push(&data);

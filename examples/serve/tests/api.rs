@@ -2,7 +2,7 @@
 
 mod common;
 
-use aigc_examples_serve::{ServerConfig, start};
+use aigc_examples_serve::{RunningServer, ServerConfig, start};
 use common::{
     Counts, colour,
     http::{JSON, ask, form, generate, png},
@@ -312,15 +312,20 @@ fn methods_are_those_of_http() {
     assert_eq!((other.status, other.header("allow")), (405, Some("POST")));
 }
 
-#[test]
-fn causes_go_to_the_log_and_not_to_the_client() {
+/// A server, and the lines of its log.
+fn serve_with_log() -> (RunningServer, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::<String>::new()));
     let mut config = ServerConfig::default();
     config.log = Some({
         let lines = lines.clone();
         Arc::new(move |line| lines.lock().unwrap().push(line.into()))
     });
-    let (server, _) = serve_with(config, Duration::ZERO);
+    (serve_with(config, Duration::ZERO).0, lines)
+}
+
+#[test]
+fn causes_go_to_the_log_and_not_to_the_client() {
+    let (server, lines) = serve_with_log();
     let answer = generate(&server, &json!({"prompt": "fail"}));
     assert!(!answer.text().contains("secret-place"));
     let lines = lines.lock().unwrap();
@@ -330,6 +335,47 @@ fn causes_go_to_the_log_and_not_to_the_client() {
         lines[0]
     );
     assert!(lines[0].contains(answer.header("x-request-id").unwrap()));
+}
+
+/// The events of a stream, each with its data.
+fn events(text: &str) -> Vec<(&str, Value)> {
+    // Pieces have lengths between them, which no event needs.
+    let events = text.split("event: ").skip(1);
+    events
+        .map(|event| {
+            let (name, rest) = event.split_once('\n').unwrap();
+            let mut lines = rest.split('\n');
+            let data = lines.find_map(|line| line.strip_prefix("data: "));
+            (name, serde_json::from_str(data.unwrap()).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn streams_end_with_an_error_after_the_first_step() {
+    let (server, lines) = serve_with_log();
+    let request = json!({"prompt": "fail later", "stream": true, "partial_images": 3});
+    let answer = generate(&server, &request);
+    assert_eq!(answer.status, 200);
+    let text = answer.text();
+    assert!(!text.contains("secret-place"), "{text}");
+    let events = events(&text);
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["image_generation.partial_image", "error"], "{text}");
+    let data = &events[1].1;
+    assert_eq!(data["type"], "error");
+    let error = data["error"].as_object().unwrap();
+    assert_eq!(error.len(), 4, "{error:?}");
+    assert_eq!(
+        (&error["type"], &error["code"], &error["param"]),
+        (&json!("server_error"), &json!("server_error"), &Value::Null)
+    );
+    assert!(error["message"].is_string(), "{error:?}");
+    // The cause is in the log, with the name of the request.
+    let lines = lines.lock().unwrap();
+    let id = answer.header("x-request-id").unwrap();
+    let cause = lines.iter().find(|line| line.contains("secret-place"));
+    assert!(cause.is_some_and(|line| line.contains(id)), "{lines:?}");
 }
 
 #[test]
@@ -342,19 +388,8 @@ fn streams_have_the_events_of_the_api() {
     let answer = generate(&server, &request);
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    // Pieces have lengths between them, which no event needs.
     let text = answer.text();
-    let events: Vec<(&str, Value)> = text
-        .split("event: ")
-        .skip(1)
-        .map(|event| {
-            let (name, rest) = event.split_once('\n').unwrap();
-            let data = rest
-                .split('\n')
-                .find_map(|line| line.strip_prefix("data: "));
-            (name, serde_json::from_str(data.unwrap()).unwrap())
-        })
-        .collect();
+    let events = events(&text);
     let names: Vec<_> = events
         .iter()
         .map(|(name, data)| (*name, &data["index"], &data["partial_image_index"]))

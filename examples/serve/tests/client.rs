@@ -12,10 +12,10 @@ use aigc_pipelines::openai::{
     CreateImageVariationRequest, ImageFile, ImageOptions, ImagesApiErrorKind as Kind, OpenAiConfig,
     OpenAiImages, PictureFormat,
 };
-use aigc_tests::run_script;
+use aigc_tests::{python_with, run_script};
 use common::{Counts, colour, serve, serve_with, wait_until};
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
-use std::{ops::ControlFlow, process::Command, time::Duration};
+use std::{ops::ControlFlow, time::Duration};
 
 fn client_with(server: &RunningServer, options: ImageOptions) -> OpenAiImages {
     OpenAiImages::new(OpenAiConfig::new(server.base_url()).with_options(options)).unwrap()
@@ -280,6 +280,19 @@ fn errors_name_the_field() {
             "server_error",
             "",
         ),
+        // The status was sent before.
+        (
+            right,
+            "fail later",
+            ImageOptions {
+                stream: Some(true),
+                ..none()
+            },
+            200,
+            Kind::Server,
+            "server_error",
+            "",
+        ),
     ] {
         let found = ask(key, prompt, options);
         assert_eq!(found, (status, kind, code.into(), param.into()));
@@ -363,12 +376,9 @@ fn cancelling_the_client_stops_the_model() {
 
 #[test]
 fn openai_python_client_is_served() {
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    let found = Command::new(&python).args(["-c", "import openai"]).output();
-    if !found.is_ok_and(|found| found.status.success()) {
-        println!("skipped: {python} lacks openai (PYTHON names another)");
+    let Some(python) = python_with("openai") else {
         return;
-    }
+    };
     let mut config = ServerConfig::default().with_api_key("sk-right").unwrap();
     config.queue = 0;
     config.max_body_bytes = 1_000_000;
@@ -412,6 +422,7 @@ fn openai_python_client_is_served() {
             "error_server",
             "error_busy",
             "error_stream",
+            "error_in_stream",
             "hanging_up",
         ]
     );

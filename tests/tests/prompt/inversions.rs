@@ -1,15 +1,26 @@
 //! Textual inversion: new tokens, and their vectors.
 
-use crate::cases::{Case, every};
-use aigc_core::device::device;
+use crate::{
+    cases::{Case, every},
+    differences::tensors_apart,
+    stages::latents,
+    tiny_pipelines::{open, request, tiny},
+};
+use aigc_core::{Error, device::device, rng::Rng, weights::save_tensors};
 use aigc_encoders::{
     clip::{ClipTextConfig, ClipTextModel},
     tokenizer::ClipTokenizer,
 };
-use aigc_pipelines::adapters::{Component, TextualInversion, expand_prompt};
-use burn::tensor::Device;
+use aigc_pipelines::{
+    adapters::{Component, TextualInversion, expand_prompt},
+    text_to_image::{PipelineOptions, Prompts, TextToImagePipeline},
+};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Whether a case has inversions for a pipeline with one text encoder.
 fn has_inversions(case: &Case) -> bool {
@@ -138,4 +149,130 @@ fn pickled_inversions_open() {
     let inversion = TextualInversion::open(path).unwrap();
     assert_eq!(inversion.tokens(), ["style", "style_1", "style_2"]);
     assert!(inversion.fits(Component::TextEncoder, 4));
+}
+
+/// Widths of the text encoders of a small pipeline.
+fn widths(dir: &Path) -> [usize; 2] {
+    ["text_encoder", "text_encoder_2"].map(|encoder| {
+        let text = std::fs::read_to_string(dir.join(encoder).join("config.json")).unwrap();
+        let config: Value = serde_json::from_str(&text).unwrap();
+        config["hidden_size"].as_u64().unwrap() as usize
+    })
+}
+
+/// An inversion with two vectors for each name and width; those of a width are always the same.
+fn written(path: &Path, sets: &[(&str, usize)]) -> TextualInversion {
+    let vectors = |width: usize| {
+        let values = Rng::new(width as u64).normal_vec(2 * width);
+        TensorData::new(values, [2, width])
+    };
+    let tensors: BTreeMap<String, TensorData> = sets
+        .iter()
+        .map(|(name, width)| ((*name).to_owned(), vectors(*width)))
+        .collect();
+    save_tensors(&tensors, path).unwrap();
+    let opened = TextualInversion::open(path).unwrap();
+    // The token is the name of the file.
+    assert_eq!(opened.token(), path.file_stem().unwrap().to_string_lossy());
+    opened.with_token("<toy>")
+}
+
+/// A prompt in two encoders: states of each, pooled states of the second, tokens of each.
+type InTwo = ([Tensor<3>; 2], Tensor<2>, Vec<Vec<u32>>);
+
+fn in_two(pipeline: &TextToImagePipeline, prompt: &str, first: usize) -> InTwo {
+    let options = PipelineOptions::default();
+    let job = pipeline.prepare(&request(), &options).unwrap();
+    let prompts = Prompts::new([prompt]).with_negative_prompt(["blurry"]);
+    let found = pipeline.encode_prompts(&prompts, &job).unwrap();
+    let states = found.prompt.hidden_states;
+    let second = states.dims()[2] - first;
+    let halves = [
+        states.clone().narrow(2, 0, first),
+        states.narrow(2, first, second),
+    ];
+    // The prompt of each encoder comes before the negative ones.
+    let ids = found.inputs[..2].iter().map(|input| input.ids[0].clone());
+    (halves, found.prompt.pooled.unwrap(), ids.collect())
+}
+
+/// Each of two encoders gets the vectors that are for it; one without keeps its words.
+#[test]
+fn inversions_extend_the_encoders_that_they_are_for() {
+    let (Some(mut pipeline), Some(from)) = (open("tiny-sdxl"), tiny("tiny-sdxl")) else {
+        return;
+    };
+    let ([l, g], dir) = (widths(&from), tempfile::tempdir().unwrap());
+    assert_ne!(l, g);
+    let mut request = request();
+    request.prompt = "a photo of a <toy>".into();
+    let options = PipelineOptions::default();
+    let plain = in_two(&pipeline, &request.prompt, l);
+    let image = latents(&pipeline, &request, &options);
+    let mut all = vec![];
+    for (name, sets, extends) in [
+        ("l", vec![("clip_l", l)], [true, false]),
+        ("g", vec![("clip_g", g)], [false, true]),
+        ("width", vec![("emb_params", g)], [false, true]),
+        ("both", vec![("clip_l", l), ("clip_g", g)], [true, true]),
+    ] {
+        let path = dir.path().join(format!("{name}.safetensors"));
+        let inversion = written(&path, &sets);
+        pipeline.load_textual_inversion(&inversion).unwrap();
+        let (states, pooled, ids) = in_two(&pipeline, &request.prompt, l);
+        for (which, extends) in extends.into_iter().enumerate() {
+            let off = tensors_apart(states[which].clone(), plain.0[which].clone());
+            assert_eq!(off > 0.0, extends, "{name} {which}: {off:.1e}");
+            let is_new = |id: &u32| !plain.2[which].contains(id);
+            let new: Vec<u32> = ids[which].iter().copied().filter(is_new).collect();
+            match extends {
+                true => assert!(new.len() == 2 && new[1] == new[0] + 1, "{name}: {new:?}"),
+                false => assert!(new.is_empty(), "{name}: {new:?}"),
+            }
+        }
+        let off = tensors_apart(pooled, plain.1.clone());
+        assert_eq!(off > 0.0, extends[1], "{name}: {off:.1e}");
+        let off = tensors_apart(latents(&pipeline, &request, &options), image.clone());
+        assert!(off > 0.0, "{name}");
+        pipeline.unload_adapters().unwrap();
+        let off = tensors_apart(latents(&pipeline, &request, &options), image.clone());
+        assert_eq!(off, 0.0, "{name}");
+        all.push(states);
+    }
+    // The vectors do not depend on what else is in the file.
+    let off = |a: &Tensor<3>, b: &Tensor<3>| tensors_apart(a.clone(), b.clone());
+    assert_eq!(off(&all[3][0], &all[0][0]), 0.0);
+    assert_eq!(off(&all[3][1], &all[1][1]), 0.0);
+    assert_eq!(off(&all[2][1], &all[1][1]), 0.0);
+}
+
+/// Vectors that fit no encoder change nothing.
+#[test]
+fn inversions_that_fit_no_encoder_are_refused() {
+    let (Some(mut pipeline), Some(from)) = (open("tiny-sdxl"), tiny("tiny-sdxl")) else {
+        return;
+    };
+    let ([l, g], dir) = (widths(&from), tempfile::tempdir().unwrap());
+    let prompt = "a photo of a <toy>";
+    let plain = in_two(&pipeline, prompt, l);
+    for (name, tensor, width) in [
+        ("l", "clip_l", 2 * l),
+        ("g", "clip_g", 2 * g),
+        ("width", "emb_params", l + g),
+    ] {
+        let path = dir.path().join(format!("{name}.safetensors"));
+        let inversion = written(&path, &[(tensor, width)]);
+        let error = pipeline.load_textual_inversion(&inversion).unwrap_err();
+        let names_file = matches!(&error, Error::Weights { path: found, .. } if *found == path);
+        assert!(names_file, "{error:?}");
+        let found = in_two(&pipeline, prompt, l);
+        assert_eq!(found.2, plain.2, "{name}");
+        for (a, b) in found.0.into_iter().zip(plain.0.clone()) {
+            assert_eq!(tensors_apart(a, b), 0.0, "{name}");
+        }
+    }
+    // Nothing of them is left.
+    let path = dir.path().join("fits.safetensors");
+    let inversion = written(&path, &[("clip_l", l), ("clip_g", g)]);
+    pipeline.load_textual_inversion(&inversion).unwrap();
 }

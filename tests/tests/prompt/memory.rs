@@ -7,38 +7,103 @@ use crate::{
 use aigc_core::{
     device::device,
     params::{ParamMapper, map_params},
-    text_to_image::{ImageRequest, TextToImage},
+    text_to_image::{GenerationOptions, GenerationStage, ImageRequest, TextToImage},
     weights::WeightDtype,
 };
 use aigc_pipelines::text_to_image::{
-    PipelineOpenOptions, PipelineOptions, Residency, TextToImagePipeline, Tiling,
+    NoiseSource, PipelineOpenOptions, PipelineOptions, Prompts, Residency, TextToImagePipeline,
+    Tiling, noise_of_images,
 };
 use aigc_vae::AutoencoderKl;
 use burn::{module::Param, tensor::Tensor};
+use std::ops::ControlFlow;
+
+/// Names of the parts that are in memory.
+fn in_memory(pipeline: &TextToImagePipeline) -> Vec<String> {
+    let text = format!("{pipeline:?}");
+    let mut names = vec![];
+    for part in text.split("Part { name: \"").skip(1) {
+        let (name, rest) = part.split_once('"').unwrap();
+        if rest.starts_with(", in_memory: true") {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
 
 #[test]
 fn parts_are_opened_when_needed_and_released() {
-    for name in ["tiny-sd15", "tiny-sd3"] {
+    for (name, network, parts) in [("tiny-sd15", "unet", 3), ("tiny-sd3", "transformer", 5)] {
         let Some(always) = open(name) else { return };
         let expected = pixels(&always.generate(&request().with_n(2)).unwrap());
         for residency in [Residency::OnDemand, Residency::WhileNeeded] {
             let options = PipelineOpenOptions::default().with_residency(residency);
             let pipeline = open_with(name, &options).unwrap();
-            let open = |pipeline: &TextToImagePipeline| {
-                format!("{pipeline:?}").matches("in_memory: true").count()
-            };
-            assert_eq!(open(&pipeline), 0);
-            let result = pipeline.generate(&request().with_n(2)).unwrap();
-            assert_eq!(pixels(&result), expected, "{name} {residency:?}");
-            let parts = if name == "tiny-sd3" { 5 } else { 3 };
+            assert!(in_memory(&pipeline).is_empty());
+            let mut seen = vec![];
+            let mut generation = GenerationOptions::default().with_callback(|progress| {
+                // The default preview opens the autoencoder.
+                let previews = progress.preview.map(|preview| preview().len());
+                assert_ne!(previews, Some(0));
+                seen.push((progress.stage, progress.step, in_memory(&pipeline)));
+                ControlFlow::Continue(())
+            });
+            let made = pipeline.generate_with(&request().with_n(2), &mut generation);
+            drop(generation);
+            assert_eq!(pixels(&made.unwrap()), expected, "{name} {residency:?}");
             let kept = if residency == Residency::OnDemand {
                 parts
             } else {
                 0
             };
-            assert_eq!(open(&pipeline), kept, "{name} {residency:?}");
+            assert_eq!(in_memory(&pipeline).len(), kept, "{name} {residency:?}");
+            assert!(seen.len() > 8, "{seen:?}");
+            if residency == Residency::OnDemand {
+                continue;
+            }
+            for (stage, step, found) in seen {
+                let needed = match stage {
+                    GenerationStage::Encoding => vec![],
+                    GenerationStage::Denoising => vec![network],
+                    _ => vec!["vae"],
+                };
+                match step {
+                    // Before the stage has begun; the image before may have opened its part.
+                    0 => assert!(found.is_empty() || found == needed, "{stage:?}: {found:?}"),
+                    _ => assert_eq!(found, needed, "{name} {stage:?}"),
+                }
+            }
         }
     }
+}
+
+/// An image to start from is encoded once: batches after the first one do without the autoencoder,
+/// which would be in memory beside the network.
+#[test]
+fn further_batches_need_no_autoencoder() {
+    let Some(from) = tiny("tiny-sd15") else {
+        return;
+    };
+    let (dir, flex) = (tempfile::tempdir().unwrap(), device("flex").unwrap());
+    copy_dir(&from, dir.path());
+    let options = PipelineOpenOptions::default().with_residency(Residency::WhileNeeded);
+    let opened = TextToImagePipeline::from_pretrained_with(dir.path(), &options, &flex);
+    let pipeline = opened.unwrap().into_inner();
+    let request = request().with_image(picture(32, 32), Some(0.5));
+    let job = pipeline.prepare(&request, pipeline.options()).unwrap();
+    let prompts = Prompts::new(["a photo of a cat"]).with_negative_prompt(["blurry"]);
+    let embeddings = pipeline.encode_prompts(&prompts, &job).unwrap();
+    let start = || {
+        let mut noise = noise_of_images(NoiseSource::Torch, 5, 0..1);
+        let denoising = pipeline.denoise(&job, &embeddings, &[0], noise.as_mut());
+        denoising.unwrap().into_latents()
+    };
+    let first = start();
+    // It cannot be opened any more.
+    let weights = dir.path().join("vae/diffusion_pytorch_model.safetensors");
+    std::fs::write(weights, "").unwrap();
+    assert_eq!(tensors_apart(start(), first.clone()), 0.0);
+    assert!(pipeline.decode(&job, first).is_err());
 }
 
 #[test]
@@ -132,6 +197,59 @@ fn parts_that_are_given_count_in_the_estimate() {
     let vae = AutoencoderKl::from_pretrained(dir, &flex).unwrap();
     let given = pipeline.with_autoencoder(vae.into_inner()).unwrap();
     assert_eq!(estimate(&given), expected);
+}
+
+/// An estimate counts as many images as are made together.
+#[test]
+fn memory_estimates_count_the_images_of_a_batch() {
+    let Some(pipeline) = open("tiny-sd15") else {
+        return;
+    };
+    let mut options = PipelineOptions::default();
+    let three = request().with_n(3);
+    let estimate = |request: &ImageRequest, options: &PipelineOptions| {
+        pipeline.memory_estimate(request, options).unwrap().stages
+    };
+    let denoising = |options: &PipelineOptions| {
+        let stages = estimate(&three, options);
+        let found = stages.into_iter().find(|(name, _)| name == "denoising");
+        found.unwrap().1
+    };
+    let made_together = |options: &PipelineOptions| {
+        let mut most = 0;
+        let mut generation = GenerationOptions::default().with_callback(|progress| {
+            if progress.stage == GenerationStage::Denoising {
+                most = most.max(progress.images.len() as u64);
+            }
+            ControlFlow::Continue(())
+        });
+        let made = pipeline.generate_with_options(&three, options, &mut generation);
+        drop(generation);
+        made.unwrap();
+        most
+    };
+    let one = denoising(&options);
+    let cases = [
+        (NoiseSource::Torch, 1, 1),
+        (NoiseSource::Torch, 2, 2),
+        (NoiseSource::Torch, 8, 3),
+        (NoiseSource::TorchBatch, 1, 3),
+    ];
+    for (source, batch_size, together) in cases {
+        (options.noise_source, options.batch_size) = (source, batch_size);
+        assert_eq!(made_together(&options), together, "{source:?} {batch_size}");
+        assert_eq!(denoising(&options), together * one, "{source:?}");
+    }
+    let at_once = estimate(&three, &options);
+    (options.noise_source, options.batch_size) = (NoiseSource::Torch, 3);
+    assert_eq!(estimate(&three, &options), at_once);
+    // Embeddings of two prompts are six images.
+    let prompts = Prompts::new(["a cat", "a castle"]).with_negative_prompt(["blurry", ""]);
+    let job = pipeline.prepare(&three, &options).unwrap();
+    options.embeddings = Some(pipeline.encode_prompts(&prompts, &job).unwrap());
+    (options.noise_source, options.batch_size) = (NoiseSource::TorchBatch, 1);
+    assert_eq!(made_together(&options), 6);
+    assert_eq!(denoising(&options), 6 * one);
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use crate::{
     differences::tensors_apart,
-    tiny_pipelines::{apart, latent_scale, open, picture, pixels, request},
+    tiny_pipelines::{apart, latent_scale, open, open_with, picture, pixels, request},
 };
 use aigc_core::{
     CancelToken, Error,
     text_to_image::{GenerationOptions, GenerationStage, TextToImage},
 };
 use aigc_pipelines::text_to_image::{
-    NoiseSource, PipelineOptions, PreviewDecoder, PromptSyntax, Prompts, Tiling, noise_of_images,
+    NoiseSource, PipelineOpenOptions, PipelineOptions, PreviewDecoder, PromptSyntax, Prompts,
+    Residency, TextToImagePipeline, Tiling, noise_of_images,
 };
 use burn::tensor::Tensor;
 use std::ops::ControlFlow;
@@ -96,9 +97,16 @@ fn several_prompts_are_made_in_order() {
 
 #[test]
 fn requests_report_progress_and_stop() {
-    let Some(pipeline) = open("tiny-sd15") else {
-        return;
-    };
+    for residency in [Residency::Always, Residency::WhileNeeded] {
+        let options = PipelineOpenOptions::default().with_residency(residency);
+        let Some(pipeline) = open_with("tiny-sd15", &options) else {
+            return;
+        };
+        check_progress_and_stops(&pipeline, residency);
+    }
+}
+
+fn check_progress_and_stops(pipeline: &TextToImagePipeline, residency: Residency) {
     let request = request().with_n(2);
     let mut seen = vec![];
     let mut generation = GenerationOptions::default().with_callback(|progress| {
@@ -137,34 +145,42 @@ fn requests_report_progress_and_stop() {
     assert_eq!(pixels(&same.unwrap()), pixels(&whole));
     assert_eq!(seen.last().unwrap().0, GenerationStage::Decoding);
 
-    // Stopped at every report: what is finished is returned.
+    // Stopped at every report, by the callback with or without the token: what is finished is
+    // returned.
     for stop in 0..seen.len() {
         let cancel = CancelToken::new();
         let mut reports = 0;
         let mut generation = GenerationOptions::default()
             .with_cancel(cancel.clone())
             .with_callback(|_| {
-                if reports == stop {
+                if reports == stop && stop % 2 == 0 {
                     cancel.cancel();
                 }
                 reports += 1;
-                if cancel.is_cancelled() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+                match reports > stop {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
                 }
             });
-        let finished = seen[..=stop]
+        let (last, done) = match residency {
+            // All images are decoded at the end: those that were denoised before the stop.
+            Residency::WhileNeeded => ((GenerationStage::Denoising, 4), &seen[..stop]),
+            _ => ((GenerationStage::Decoding, 1), &seen[..=stop]),
+        };
+        let finished = done
             .iter()
-            .filter(|(stage, _, step, _)| *stage == GenerationStage::Decoding && *step == 1)
+            .filter(|(stage, _, step, _)| (*stage, *step) == last)
             .count();
-        match pipeline.generate_with(&request, &mut generation) {
+        let made = pipeline.generate_with(&request, &mut generation);
+        drop(generation);
+        assert_eq!(reports, stop + 1, "{residency:?}");
+        match made {
             Ok(result) => {
-                assert_eq!(result.images.len(), finished, "{stop}");
+                assert_eq!(result.images.len(), finished, "{residency:?} {stop}");
                 assert_eq!(result.complete, finished == 2);
-                assert_eq!(pixels(&result)[0], pixels(&whole)[0]);
+                assert_eq!(pixels(&result), pixels(&whole)[..finished]);
             }
-            Err(Error::Cancelled { .. }) => assert_eq!(finished, 0, "{stop}"),
+            Err(Error::Cancelled { .. }) => assert_eq!(finished, 0, "{residency:?} {stop}"),
             Err(other) => panic!("{other}"),
         }
     }
@@ -240,6 +256,38 @@ fn web_ui_prompts_have_weights_and_pieces() {
     pipeline
         .generate_with_options(&request(), &options, &mut GenerationOptions::default())
         .unwrap();
+}
+
+/// Both encoders of FLUX.1 may cut a prompt, CLIP's earlier than T5's.
+#[test]
+fn encoders_of_flux_say_what_they_cut() {
+    let Some(pipeline) = open("tiny-flux-schnell") else {
+        return;
+    };
+    let long = ["a photo of a cat, "; 20].concat();
+    let warnings = |options: &PipelineOptions| {
+        let job = pipeline.prepare(&request(), options).unwrap();
+        let prompts = Prompts::new([long.clone()]).with_negative_prompt([long.clone()]);
+        pipeline.encode_prompts(&prompts, &job).unwrap().warnings
+    };
+    let by_clip = |field: &str| format!("the end of `{field}` was cut for `text_encoder`");
+    let by_t5 = |field: &str| format!("the end of `{field}` was cut, ");
+    let check = |found: Vec<String>, expected: &[String]| {
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    };
+    let mut options = PipelineOptions::default();
+    check(warnings(&options), &[by_clip("prompt")]);
+    options.max_sequence_length = Some(16);
+    options.true_cfg_scale = 2.0;
+    let fields = ["prompt", "negative_prompt"];
+    let all: Vec<String> = fields
+        .iter()
+        .flat_map(|field| [by_t5(field), by_clip(field)])
+        .collect();
+    check(warnings(&options), &all);
 }
 
 #[test]

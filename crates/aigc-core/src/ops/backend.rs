@@ -242,7 +242,7 @@ pub trait GenerativeOps: Backend {
     }
 
     /// Softmax attention: the result, and the logarithm of every query's sum of exponentials
-    /// `[batch, heads, queries]`.
+    /// `[batch, heads, queries]`. The default computes the scores of blocks of queries.
     fn attention_forward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -252,7 +252,7 @@ pub trait GenerativeOps: Backend {
         primitives::attention::<Self>(q, k, v, causal)
     }
 
-    /// Gradients of queries, keys and values.
+    /// Gradients of queries, keys and values. The default holds all scores.
     fn attention_grads(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,

@@ -326,9 +326,13 @@ pub fn layer_norm<const D: usize>(
 }
 
 /// `softmax(q·kᵀ / √d)·v`, per head (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
-/// `mask` is true where a key is hidden; `causal` also hides keys after their query. Without a
-/// mask, the matrix of queries × keys is computed block by block (Dao et al. 2022,
-/// <https://arxiv.org/abs/2205.14135>).
+/// `mask` is true where a key is hidden; `causal` also hides keys after their query.
+///
+/// The scores, queries × keys of every head, are computed block by block. Without gradients, at
+/// most 2²⁴ of them are in memory at a time, or those of one query. On Flex in 32 bits, without a
+/// mask and with values as wide as keys, that holds for gradients too (Dao et al. 2022,
+/// <https://arxiv.org/abs/2205.14135>); otherwise backward passes hold all scores, and so do
+/// forward passes with autodiff if there is a mask or values are not as wide as keys.
 ///
 /// # Shapes
 /// - q: `[batch, heads, queries, d]`, k: `[batch, kv_heads, keys, d]`, v:

@@ -6,13 +6,14 @@ use burn::{
     backend::{
         Backend, TensorMetadata,
         ops::attention::attention_fallback,
-        tensor::{FloatTensor, IntTensor},
+        tensor::{BoolTensor, FloatTensor, IntTensor},
     },
     tensor::{
         IndexingUpdateOp, Shape, Slice,
         ops::{AttentionModuleOptions, InterpolateMode, InterpolateOptions},
     },
 };
+use std::ops::Range;
 
 type Float<B> = FloatTensor<B>;
 
@@ -444,26 +445,81 @@ fn summed<B: Backend>(grad: Float<B>, kv_heads: usize) -> Float<B> {
     B::float_reshape(sum, Shape::new([batch, kv_heads, keys, d]))
 }
 
+/// Scores of attention in memory at a time, unless those of one query are more.
+const SCORES: usize = 1 << 24;
+
+/// Applies `attend` to blocks of queries with at most `limit` scores, or of one query, and to the
+/// keys and values that they see. A block's last query has the position of its last key if
+/// `causal`, as all queries have. `attend` also gets the ranges of the queries and keys.
+fn in_blocks<B: Backend, T>(
+    [q, k, v]: [Float<B>; 3],
+    causal: bool,
+    limit: usize,
+    mut attend: impl FnMut([Float<B>; 3], [Range<usize>; 2]) -> T,
+) -> Vec<T> {
+    let (shape, keys) = (q.shape(), k.shape()[2]);
+    let (heads, queries) = (shape[1], shape[2]);
+    let rows = (limit / (shape[0] * heads * keys).max(1)).max(1);
+    let (k, v) = (repeated::<B>(k, heads), repeated::<B>(v, heads));
+    // No queries are one block, too.
+    let starts = (0..queries.max(1)).step_by(rows);
+    let block = |start: usize| {
+        let end = queries.min(start.saturating_add(rows));
+        let seen = if causal { end + keys - queries } else { keys };
+        let part = |x: &Float<B>, range: Range<usize>| narrowed::<B>(x.clone(), range);
+        let inputs = [part(&q, start..end), part(&k, 0..seen), part(&v, 0..seen)];
+        attend(inputs, [start..end, 0..seen])
+    };
+    starts.map(block).collect()
+}
+
+/// The part of queries, keys or values in a range of their positions.
+fn narrowed<B: Backend>(x: Float<B>, range: Range<usize>) -> Float<B> {
+    if range.len() == x.shape()[2] {
+        return x;
+    }
+    let all = Slice::new(0, None, 1);
+    B::float_slice(x, &[all, all, range.into(), all])
+}
+
+/// The results of [`in_blocks`] side by side.
+fn whole<B: Backend>(mut blocks: Vec<Float<B>>) -> Float<B> {
+    match blocks.len() {
+        1 => blocks.remove(0),
+        _ => B::float_cat(blocks, 2),
+    }
+}
+
 pub(crate) fn attention<B: Backend>(
     q: Float<B>,
     k: Float<B>,
     v: Float<B>,
     causal: bool,
 ) -> (Float<B>, Float<B>) {
-    let shape = q.shape();
-    let (k, v) = (repeated::<B>(k, shape[1]), repeated::<B>(v, shape[1]));
-    let scores = scores::<B>(q.clone(), k.clone(), causal);
-    let top = B::float_max_dim(scores.clone(), 3);
-    let exponentials = B::float_exp(B::float_sub(scores, top.clone()));
-    let sums = B::float_sum_dim(exponentials.clone(), 3);
-    let log_sums = B::float_add(B::float_log(sums.clone()), top);
-    let output = B::float_matmul(B::float_div(exponentials, sums), v);
-    (
-        output,
-        B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2]])),
-    )
+    attention_in_blocks::<B>([q, k, v], causal, SCORES)
 }
 
+fn attention_in_blocks<B: Backend>(
+    inputs: [Float<B>; 3],
+    causal: bool,
+    limit: usize,
+) -> (Float<B>, Float<B>) {
+    let blocks = in_blocks::<B, _>(inputs, causal, limit, |[q, k, v], _| {
+        let shape = q.shape();
+        let scores = scores::<B>(q, k, causal);
+        let top = B::float_max_dim(scores.clone(), 3);
+        let exponentials = B::float_exp(B::float_sub(scores, top.clone()));
+        let sums = B::float_sum_dim(exponentials.clone(), 3);
+        let log_sums = B::float_add(B::float_log(sums.clone()), top);
+        let output = B::float_matmul(B::float_div(exponentials, sums), v);
+        let each = Shape::new([shape[0], shape[1], shape[2]]);
+        (output, B::float_reshape(log_sums, each))
+    });
+    let (outputs, log_sums): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
+    (whole::<B>(outputs), whole::<B>(log_sums))
+}
+
+/// Holds all scores, several times.
 pub(crate) fn attention_grads<B: Backend>(
     q: Float<B>,
     k: Float<B>,
@@ -553,21 +609,49 @@ pub(crate) fn masked_attention<B: Backend>(
     q: Float<B>,
     k: Float<B>,
     v: Float<B>,
-    mask: Option<burn::backend::tensor::BoolTensor<B>>,
+    mask: Option<BoolTensor<B>>,
     causal: bool,
 ) -> Float<B> {
-    let heads = q.shape()[1];
-    let (k, v) = (repeated::<B>(k, heads), repeated::<B>(v, heads));
-    let options = AttentionModuleOptions {
-        is_causal: causal,
-        ..Default::default()
-    };
+    masked_in_blocks::<B>([q, k, v], mask, causal, SCORES)
+}
+
+fn masked_in_blocks<B: Backend>(
+    inputs: [Float<B>; 3],
+    mask: Option<BoolTensor<B>>,
+    causal: bool,
+    limit: usize,
+) -> Float<B> {
     // LibTorch's own attention attends to what the mask hides, and counts causal keys from the
     // first (burn-tch 0.22.1, `ops/module.rs:488`).
-    match B::name(&q.device()).contains("libtorch") {
-        true => attention_fallback::<B>(q, k, v, mask, None, options),
-        false => B::attention(q, k, v, mask, None, options),
+    let is_libtorch = B::name(&inputs[0].device()).contains("libtorch");
+    let blocks = in_blocks::<B, _>(inputs, causal, limit, |[q, k, v], ranges| {
+        let mask = mask.clone().map(|mask| mask_of::<B>(mask, ranges));
+        let options = AttentionModuleOptions {
+            is_causal: causal,
+            ..Default::default()
+        };
+        match is_libtorch {
+            true => attention_fallback::<B>(q, k, v, mask, None, options),
+            false => B::attention(q, k, v, mask, None, options),
+        }
+    });
+    whole::<B>(blocks)
+}
+
+/// The part of a mask for ranges of the queries and keys.
+fn mask_of<B: Backend>(mask: BoolTensor<B>, ranges: [Range<usize>; 2]) -> BoolTensor<B> {
+    let shape = mask.shape();
+    let all = Slice::new(0, None, 1);
+    // An axis of one is the same for all.
+    let part = |axis: usize, range: Range<usize>| match shape[axis] {
+        1 => all,
+        _ => range.into(),
+    };
+    let [queries, keys] = ranges;
+    if [queries.len(), keys.len()] == [shape[2], shape[3]] {
+        return mask;
     }
+    B::bool_slice(mask, &[all, all, part(2, queries), part(3, keys)])
 }
 
 pub(crate) fn quantized_linear<B: Backend>(
@@ -802,4 +886,131 @@ pub(crate) fn adam_step<B: Backend>(
         scale(param, 1.0 - learning_rate * decoupled_decay)
     };
     (B::float_sub(decayed, change), moment_1, moment_2)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::{
+        rng::Rng,
+        testing::{assert_close, values},
+    };
+    use burn::{
+        backend::Dispatch,
+        tensor::{Bool, Device, Tensor, TensorData},
+    };
+
+    const BATCH: usize = 2;
+    const HEADS: usize = 4;
+    const QUERIES: usize = 8;
+
+    /// Numbers of heads of keys, of keys, and whether attention is causal.
+    const CASES: [(usize, usize, bool); 5] = [
+        (4, 8, true),
+        (2, 11, true),
+        (1, 11, false),
+        (4, 5, false),
+        (2, 8, false),
+    ];
+
+    /// Limits of scores for blocks of one query, of three, where the last is smaller, and of all.
+    fn limits(keys: usize) -> [usize; 3] {
+        let row = BATCH * HEADS * keys;
+        [1, 3 * row + 1, QUERIES * row]
+    }
+
+    fn inputs(kv_heads: usize, keys: usize, device: &Device) -> [Tensor<4>; 3] {
+        let mut rng = Rng::new(1);
+        let shapes = [
+            [BATCH, HEADS, QUERIES, 5],
+            [BATCH, kv_heads, keys, 5],
+            [BATCH, kv_heads, keys, 3],
+        ];
+        shapes.map(|shape| rng.normal(shape, device))
+    }
+
+    #[test]
+    fn blocks_have_bounded_scores_and_the_keys_that_they_see() {
+        for (kv_heads, keys, causal) in CASES {
+            let counts = limits(keys).map(|limit| {
+                let inputs = inputs(kv_heads, keys, &Device::flex()).map(Tensor::into_dispatch);
+                let blocks = in_blocks::<Dispatch, _>(inputs, causal, limit, |inputs, ranges| {
+                    (inputs.map(|x| x.shape()), ranges)
+                });
+                let mut next = 0;
+                for ([q, k, v], [queries, seen]) in &blocks {
+                    assert_eq!((queries.start, q[2]), (next, queries.len()));
+                    next = queries.end;
+                    let hidden = if causal { QUERIES - next } else { 0 };
+                    assert_eq!(*seen, 0..keys - hidden);
+                    assert_eq!([k[1], k[2]], [HEADS, seen.len()]);
+                    assert_eq!([v[1], v[2]], [HEADS, seen.len()]);
+                    let scores = BATCH * HEADS * queries.len() * seen.len();
+                    assert!(queries.len() == 1 || scores <= limit);
+                }
+                assert_eq!(next, QUERIES);
+                blocks.len()
+            });
+            assert_eq!(counts, [8, 3, 1]);
+        }
+    }
+
+    /// Results and sums of exponentials.
+    #[test]
+    fn attention_in_blocks_matches_one_block() {
+        for (kv_heads, keys, causal) in CASES {
+            let inputs = inputs(kv_heads, keys, &Device::flex());
+            let run = |limit: usize| {
+                let inputs = inputs.clone().map(Tensor::into_dispatch);
+                let (y, log_sums) = attention_in_blocks::<Dispatch>(inputs, causal, limit);
+                let (y, log_sums) = (
+                    Tensor::<4>::from_dispatch(y),
+                    Tensor::<3>::from_dispatch(log_sums),
+                );
+                assert_eq!(y.dims(), [BATCH, HEADS, QUERIES, 3]);
+                assert_eq!(log_sums.dims(), [BATCH, HEADS, QUERIES]);
+                [values(y), values(log_sums)]
+            };
+            let [single, several, one] = limits(keys).map(run);
+            for found in [single, several] {
+                for (found, expected) in found.iter().zip(&one) {
+                    assert_close(found, expected, 1e-5);
+                }
+            }
+        }
+    }
+
+    /// Results and gradients, with a mask that differs between queries and without one.
+    #[test]
+    fn masked_attention_in_blocks_matches_one_block() {
+        let device = Device::flex().autodiff();
+        for (kv_heads, keys, causal) in CASES {
+            let inputs = inputs(kv_heads, keys, &device);
+            // The first key, which every query sees, is never hidden.
+            let hidden: Vec<bool> = (0..BATCH * HEADS * QUERIES * keys)
+                .map(|at| at % keys > 0 && at * 7 % 11 < 4)
+                .collect();
+            let hidden = TensorData::new(hidden, [BATCH, HEADS, QUERIES, keys]);
+            let hidden = Tensor::<4, Bool>::from_data(hidden, &device);
+            for mask in [None, Some(hidden)] {
+                let run = |limit: usize| {
+                    let leaves = inputs.clone().map(|x| x.detach().require_grad());
+                    let mask = mask.clone().map(Tensor::into_dispatch);
+                    let parts = leaves.clone().map(Tensor::into_dispatch);
+                    let y = masked_in_blocks::<Dispatch>(parts, mask, causal, limit);
+                    let y = Tensor::<4>::from_dispatch(y);
+                    let grads = y.clone().powi_scalar(2).sum().backward();
+                    let grads = leaves.map(|x| values(x.grad(&grads).expect("a gradient")));
+                    (values(y.inner()), grads)
+                };
+                let [single, several, one] = limits(keys).map(run);
+                for (found, grads) in [single, several] {
+                    assert_close(&found, &one.0, 1e-5);
+                    for (found, expected) in grads.iter().zip(&one.1) {
+                        assert_close(found, expected, 1e-4);
+                    }
+                }
+            }
+        }
+    }
 }

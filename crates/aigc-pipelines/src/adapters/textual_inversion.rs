@@ -126,6 +126,11 @@ impl TextualInversion {
         set.is_some_and(|set| set.width == width)
     }
 
+    /// Whether there are vectors for a text encoder.
+    pub(crate) fn has(&self, component: Component) -> bool {
+        self.set(component).is_some()
+    }
+
     fn set(&self, component: Component) -> Option<&Vectors> {
         let for_it = |set: &&Vectors| set.component.is_none_or(|its| its == component);
         self.sets.iter().find(for_it)

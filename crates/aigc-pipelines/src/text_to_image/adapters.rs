@@ -131,7 +131,7 @@ impl TextToImagePipeline {
     /// with the token. The changes can be undone.
     fn add_inversion(&self, inversion: &TextualInversion) -> Result<[Option<AnyTokenizer>; 3]> {
         let mut tokenizers = self.parts.tokenizers.clone();
-        let (mut first_error, mut added) = (None, 0);
+        let (mut first_error, mut has_width_error, mut added) = (None, false, 0);
         for (which, component) in TEXT_ENCODERS.into_iter().enumerate() {
             let tokenizer = self.parts.tokenizers[which]
                 .as_ref()
@@ -139,6 +139,7 @@ impl TextToImagePipeline {
             let (Some(before), Some(encoder)) = (tokenizer, &self.parts.encoders[which]) else {
                 continue;
             };
+            let is_for_it = inversion.has(component);
             let before = before.clone();
             let inversion = inversion.clone();
             let after = Arc::new(Mutex::new(before.clone()));
@@ -158,9 +159,12 @@ impl TextToImagePipeline {
                     tokenizers[which] = Some(AnyTokenizer::Clip(tokenizer));
                     added += 1;
                 }
-                // The vectors of another encoder.
+                // The vectors of another encoder. A wrong width says more than none.
                 Err(error @ Error::Weights { .. }) => {
-                    first_error.get_or_insert(error);
+                    if first_error.is_none() || (is_for_it && !has_width_error) {
+                        first_error = Some(error);
+                    }
+                    has_width_error |= is_for_it;
                 }
                 Err(error) => return Err(error),
             }

@@ -11,12 +11,12 @@ use std::sync::OnceLock;
 /// Pixels of an image that is encoded and decoded whole by [`Tiling::Auto`].
 const WHOLE: usize = 1024 * 1024;
 
-/// Means and logarithms of the variances of an image's latents, without scaling; the variances are
-/// `None` of autoencoders without.
+/// Means and standard deviations of an image's latents, scaled as the network has them: drawing
+/// from them needs no autoencoder. The deviations are `None` of autoencoders without.
 #[derive(Clone, Debug)]
 pub(crate) struct Moments {
     mean: Tensor<4>,
-    logvar: Option<Tensor<4>>,
+    deviation: Option<Tensor<4>>,
 }
 
 /// The latents of a job's images, which are the same for all of its batches.
@@ -74,18 +74,15 @@ impl TextToImagePipeline {
                 known.get_or_init(|| moments).clone()
             }
         };
-        let vae = self.parts.vae.get()?;
         let [channels, height, width] = job.latent_shape;
-        let z = match moments.logvar {
-            Some(logvar) => {
+        Ok(match moments.deviation {
+            Some(deviation) => {
                 let drawn = noise.posterior([images, channels, height, width], &self.device);
                 let shape = drawn.dims();
-                let deviation = (logvar * 0.5).exp();
                 moments.mean.expand(shape) + deviation.expand(shape) * drawn
             }
             None => moments.mean,
-        };
-        Ok(vae.scale_latents(z))
+        })
     }
 
     /// Images of latents, in `[0, 1]` and around it. Latents are decoded in 32 bits. If weights in
@@ -160,15 +157,24 @@ impl AnyAutoencoder {
                     true => vae.encode_tiled(image, &vae.tiles(), cancel)?,
                     false => aigc_vae::Vae::<4, 4>::encode(vae.as_ref(), image),
                 };
-                let (mean, logvar) = (posterior.mean, Some(posterior.logvar));
-                Ok(Moments { mean, logvar })
+                let deviation = (posterior.logvar * 0.5).exp();
+                // Deviations are multiplied, not shifted.
+                let shifted = vae.scale_latents(deviation.zeros_like());
+                Ok(Moments {
+                    mean: vae.scale_latents(posterior.mean),
+                    deviation: Some(vae.scale_latents(deviation) - shifted),
+                })
             }
             Self::Tiny(vae) => {
                 let mean = match tiled {
                     true => vae.latents_tiled(image, &vae.tiles(), cancel)?,
                     false => vae.latents(image),
                 };
-                Ok(Moments { mean, logvar: None })
+                let config = vae.config();
+                Ok(Moments {
+                    mean: (mean - config.shift_factor) * config.scaling_factor,
+                    deviation: None,
+                })
             }
         }
     }
@@ -185,16 +191,6 @@ impl AnyAutoencoder {
             (Self::Kl(vae), false) => Ok(aigc_vae::Vae::<4, 4>::decode(vae.as_ref(), z).mean()),
             (Self::Tiny(vae), true) => vae.images_tiled(z, &vae.tiles(), cancel),
             (Self::Tiny(vae), false) => Ok(vae.images(z)),
-        }
-    }
-
-    fn scale_latents(&self, z: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Kl(vae) => vae.scale_latents(z),
-            Self::Tiny(vae) => {
-                let config = vae.config();
-                (z - config.shift_factor) * config.scaling_factor
-            }
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use aigc_core::{
     Error, Result,
-    check::{self, ensure_argument},
+    check::{self, ensure, ensure_argument},
     text_to_image::{ImageRequest, ImageSize},
 };
 use aigc_diffusion::{AnyDenoiser, ControlNetConfig, Denoiser};
@@ -163,6 +163,33 @@ impl TextToImagePipeline {
                 ));
             };
             let unet = unet.config();
+            for (field, has_classes) in [
+                ("class_embed_type", config.class_embed_type.is_some()),
+                ("num_class_embeds", config.num_class_embeds.is_some()),
+            ] {
+                let field = format!("controlnet: {field}");
+                ensure(
+                    !has_classes,
+                    &field,
+                    "given",
+                    "null: prompts have no classes",
+                )?;
+            }
+            let widths = [
+                config.addition_time_embed_dim,
+                config.projection_class_embeddings_input_dim,
+            ];
+            let known = [
+                unet.addition_time_embed_dim,
+                unet.projection_class_embeddings_input_dim,
+            ];
+            let fits = unet.addition_embed_type.is_some() && widths == known;
+            ensure(
+                config.addition_embed_type.is_none() || fits,
+                "controlnet: addition_embed_type",
+                "text_time",
+                "null, or text_time with the widths of the network of the pipeline",
+            )?;
             let [own, expected] = [&config.block_out_channels, &unet.block_out_channels]
                 .map(|channels| format!("{channels:?}"));
             let numbers = [

@@ -18,7 +18,8 @@ const LARGEST: u64 = 1 << 20;
 const FLOAT: u64 = 4;
 
 /// An estimate of the memory of a request, in bytes: the weights of the parts, and the maps of the
-/// stages. What a backend keeps beside them is not counted.
+/// stages. What a backend keeps beside them is not counted, and neither are previews: with
+/// [`Residency::WhileNeeded`] they open the autoencoder beside the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
@@ -103,7 +104,7 @@ impl TextToImagePipeline {
     fn denoising_bytes(&self, job: &Job) -> u64 {
         let [_, height, width] = job.latent_shape;
         let positions = (height * width) as u64;
-        let batch = job.options.batch_size.min(job.num_images()) as u64;
+        let batch = job.batch(1) as u64;
         let rows = batch * if job.is_guided() { 2 } else { 1 };
         let fields = json::parse_object(self.parts.denoiser.config()).unwrap_or_default();
         let each = match &self.network {
@@ -135,7 +136,7 @@ impl TextToImagePipeline {
     /// Maps of the decoder, for a batch. Its last block receives the channels of the one before.
     fn decoding(&self, job: &Job) -> u64 {
         let names = ["block_out_channels", "decoder_block_out_channels"];
-        let batch = job.options.batch_size.min(job.num_images()) as u64;
+        let batch = job.batch(1) as u64;
         self.autoencoder(job, names, 1, batch)
     }
 
@@ -172,7 +173,7 @@ impl TextToImagePipeline {
         // Defaults of transformers' `CLIPVisionConfig`.
         let patches = of("image_size", 224) / of("patch_size", 32).max(1);
         let layers = of("num_hidden_layers", 12) + 12;
-        let batch = job.options.batch_size.min(job.num_images()) as u64;
+        let batch = job.batch(1) as u64;
         let numbers = [patches, of("hidden_size", 768), layers, batch, FLOAT];
         numbers.into_iter().fold(patches, u64::saturating_mul)
     }

@@ -2,7 +2,7 @@
 
 use super::{
     families::PipelineFamily,
-    index::{INDEX, Index},
+    index::{self, ENCODER_STEMS, INDEX, Index, NETWORK_STEM},
     model_defaults::ModelDefaults,
     open::{PipelineOpenOptions, PipelineSources, file_name},
     part_models::AnyTokenizer,
@@ -19,8 +19,9 @@ use std::{path::Path, sync::Arc};
 
 impl TextToImagePipeline {
     /// A pipeline of a checkpoint in a single file. What such files do not have comes from `base`,
-    /// a pipeline's directory in diffusers' layout of the same family, which need not be complete:
-    /// the tokenizers, and parts that are missing in the file, such as text encoders of FLUX.1.
+    /// a pipeline's directory in diffusers' layout of the same family, which need not be complete
+    /// or have a `model_index.json`: the tokenizers, and parts that are missing in the file, such
+    /// as text encoders of FLUX.1.
     ///
     /// # Errors
     /// [`Error::Unsupported`] names a part that neither has; otherwise as
@@ -57,6 +58,14 @@ impl TextToImagePipeline {
                 device: device.clone(),
             }))
         };
+        // Without an index, the directories say what there is.
+        let in_base = |name: &str, stems: &[&str]| -> Result<Option<Source>> {
+            let dir = base.join(name);
+            if left_out(name) || !file.family().parts().contains(&name) || !dir.is_dir() {
+                return Ok(None);
+            }
+            index::source(&dir, stems, &model, device).map(Some)
+        };
         let missing = |name: &str| {
             let found = file.parts().join(", ");
             let mut hint =
@@ -80,6 +89,7 @@ impl TextToImagePipeline {
             let part = PipelineFamily::ENCODERS[which];
             encoders[which] = match (in_file(part)?, &index) {
                 (None, Some(index)) => index.encoder(which, &model, device)?,
+                (None, None) => in_base(part, ENCODER_STEMS)?,
                 (found, _) => found,
             };
             if encoders[which].is_none() && file.family().needs(part) && !left_out(part) {
@@ -99,7 +109,7 @@ impl TextToImagePipeline {
         let vae = match (in_file("vae")?, &index) {
             (Some(vae), _) => vae,
             (None, Some(index)) => index.vae(&model, device)?,
-            (None, None) => return Err(missing("vae")),
+            (None, None) => in_base("vae", &[NETWORK_STEM])?.ok_or_else(|| missing("vae"))?,
         };
         let defaults = ModelDefaults::of_index(&settings);
         let mut report = Loaded::new(());

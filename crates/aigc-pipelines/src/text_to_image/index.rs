@@ -313,7 +313,12 @@ pub(crate) fn controlnet(dir: &Path, options: &OpenOptions, device: &Device) -> 
 
 /// Configuration and weights of a directory. A part without the variant is opened as it is, as in
 /// diffusers.
-fn source(dir: &Path, stems: &[&str], options: &OpenOptions, device: &Device) -> Result<Source> {
+pub(crate) fn source(
+    dir: &Path,
+    stems: &[&str],
+    options: &OpenOptions,
+    device: &Device,
+) -> Result<Source> {
     let files = WeightReader::from_dir_with_variant(dir, stems, options.variant.as_deref());
     let files = match (files, &options.variant) {
         (Err(Error::Weights { .. }), Some(_)) => WeightReader::from_dir(dir, stems)?,

@@ -5,8 +5,8 @@ use super::{
     index::{self, Index},
     model_defaults::ModelDefaults,
     options::{PipelineOptions, Residency},
-    part_models::AnyTokenizer,
-    parts::{Part, Parts, Source},
+    part_models::{AnyTextEncoder, AnyTokenizer},
+    parts::{Part, Parts, Source, in_part},
     pipeline::{LatentSpace, TextToImagePipeline},
     safety::SafetyCheck,
 };
@@ -17,6 +17,7 @@ use aigc_core::{
     weights::{Loaded, OpenOptions, WeightDtype},
 };
 use aigc_diffusion::{AnyDenoiser, AnyScheduler, Denoiser};
+use aigc_encoders::{clip::ClipTextConfig, t5::T5Config};
 use burn::tensor::Device;
 use serde_json::Value;
 use std::{path::Path, sync::OnceLock};
@@ -229,8 +230,80 @@ impl TextToImagePipeline {
             let expected = format!("{expected}, the channels of the network");
             return Err(Error::config("vae: latent_channels", channels, expected));
         }
+        self.check_conditions()?;
+        for (which, name) in PipelineFamily::TOKENIZERS.into_iter().enumerate() {
+            let (tokenizer, encoder) = (&self.parts.tokenizers[which], &self.parts.encoders[which]);
+            if let (Some(tokenizer), Some(encoder)) = (tokenizer, encoder) {
+                check_tokenizer(name, tokenizer, encoder)?;
+            }
+        }
         Ok(())
     }
+
+    /// Fails for networks that need conditions that the pipeline does not give.
+    fn check_conditions(&self) -> Result<()> {
+        let network = &self.network;
+        let has_classes =
+            network.num_classes().is_some() || network.class_embedding_dim().is_some();
+        let needs = match has_classes {
+            true => Some("classes"),
+            false => network.needs_from_pipeline(),
+        };
+        let gives = self.family.gives();
+        let Some(needs) = needs.filter(|needs| gives != Some(*needs)) else {
+            return Ok(());
+        };
+        let value = format!("a {} that needs {needs}", AnyDenoiser::class(network));
+        let besides = gives.map_or_else(String::new, |gives| format!(" and {gives}"));
+        let expected = format!(
+            "one that is conditioned on prompts{besides} alone, for {}",
+            self.class
+        );
+        Err(Error::config(network.component(), value, expected))
+    }
+}
+
+/// Fails for a tokenizer of another kind than its encoder, or that makes tokens or prompts that
+/// the encoder does not take.
+fn check_tokenizer(
+    name: &str,
+    tokenizer: &AnyTokenizer,
+    encoder: &Part<AnyTextEncoder>,
+) -> Result<()> {
+    let (config, part) = (encoder.config(), encoder.name());
+    let fields = json::parse_object(config)?;
+    let kind = fields.get("model_type").and_then(Value::as_str);
+    let (tokens, rows) = match (tokenizer, matches!(kind, Some("t5" | "umt5"))) {
+        (AnyTokenizer::Clip(tokenizer), false) => {
+            let config = ClipTextConfig::from_json(config).map_err(|error| in_part(part, error))?;
+            let (length, positions) = (tokenizer.max_length(), config.max_position_embeddings);
+            if length > positions {
+                let expected = format!("at most {positions}, max_position_embeddings of {part}");
+                let field = format!("{name}: model_max_length");
+                return Err(Error::config(field, length, expected));
+            }
+            (tokenizer.last_token_id() as usize + 1, config.vocab_size)
+        }
+        (AnyTokenizer::T5(tokenizer), true) => {
+            let config = T5Config::from_json(config).map_err(|error| in_part(part, error))?;
+            (tokenizer.vocab_size(), config.vocab_size)
+        }
+        (_, is_t5) => {
+            let class = if is_t5 {
+                "T5Tokenizer"
+            } else {
+                "CLIPTokenizer"
+            };
+            let expected = format!("{class}, for {part}");
+            return Err(Error::config(name, tokenizer.class(), expected));
+        }
+    };
+    if tokens > rows {
+        let value = format!("one of {tokens} tokens");
+        let expected = format!("at most {rows}, the vocab_size of {part}");
+        return Err(Error::config(name, value, expected));
+    }
+    Ok(())
 }
 
 /// Stable Diffusion's schedulers as its pipelines use them: old folders have other values.

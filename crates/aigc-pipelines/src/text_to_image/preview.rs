@@ -14,7 +14,9 @@ const SIDE: usize = 16;
 #[non_exhaustive]
 pub enum PreviewDecoder {
     /// The autoencoder of the pipeline decodes means of neighbouring latents: images of at most 16
-    /// latents a side, for a small part of the time of a whole image.
+    /// latents a side, for a small part of the time of a whole image. With
+    /// [`Residency::WhileNeeded`](super::Residency::WhileNeeded) it is opened anew for each of
+    /// them.
     #[default]
     Small,
     /// A pixel for each latent, without a decoder, for next to nothing: by the linear map that fits
@@ -36,10 +38,14 @@ impl TextToImagePipeline {
         let images = match decoder {
             PreviewDecoder::Tiny(vae) => Some(vae.images(latents)),
             PreviewDecoder::Linear => self.latent_colors().map(|colors| colors.images(latents)),
-            PreviewDecoder::Small => self.parts.vae.get().ok().and_then(|vae| {
-                let z = vae.unscale_latents(averaged(latents));
-                vae.decode(z, false, &CancelToken::new()).ok()
-            }),
+            PreviewDecoder::Small => {
+                let decoded = self.parts.vae.get().and_then(|vae| {
+                    let z = vae.unscale_latents(averaged(latents));
+                    vae.decode(z, false, &CancelToken::new())
+                });
+                self.used(&self.parts.vae);
+                decoded.ok()
+            }
         };
         let images = images.map(to_images).unwrap_or_default();
         images.into_iter().map(DynamicImage::ImageRgb8).collect()

@@ -10,7 +10,7 @@ use super::{
     pipeline::TextToImagePipeline,
 };
 use aigc_core::{
-    Error, Result,
+    CancelToken, Error, Result,
     text_to_image::{GeneratedImage, GenerationOptions, GenerationProgress, GenerationStage},
 };
 use burn::tensor::Tensor;
@@ -28,6 +28,8 @@ pub(super) struct Run<'p, 'g, 'c> {
     first: usize,
     images: Vec<GeneratedImage>,
     warnings: Vec<String>,
+    /// Whether it is to stop: no more is reported then.
+    is_stopped: bool,
 }
 
 /// What a request has led to.
@@ -36,6 +38,24 @@ pub(super) struct Outcome {
     pub(super) warnings: Vec<String>,
     /// Whether all images were finished.
     pub(super) complete: bool,
+}
+
+impl Job {
+    /// Number of prompts: of those that are given, or of the embeddings in place of them.
+    fn num_prompts(&self, given: usize) -> usize {
+        let embeddings = self.options.embeddings.as_ref();
+        embeddings.map_or(given, PromptEmbeddings::len)
+    }
+
+    /// Images that are made together at most, at least 1.
+    pub(super) fn batch(&self, given_prompts: usize) -> usize {
+        let total = self.num_prompts(given_prompts) * self.num_images();
+        let together = match self.options.noise_source {
+            NoiseSource::TorchBatch => total,
+            _ => self.options.batch_size.min(total),
+        };
+        together.max(1)
+    }
 }
 
 impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
@@ -52,11 +72,13 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
             first: 0,
             images: vec![],
             warnings: vec![],
+            is_stopped: false,
         }
     }
 
-    /// Makes the images; fewer if the request is stopped. Parts that are to be released after their
-    /// use are released, also if it is stopped or fails.
+    /// Makes the images; fewer if the request is stopped. Images that are denoised, and wait for
+    /// the others to be decoded, are finished then. Parts that are to be released after their use
+    /// are released, also if it is stopped or fails.
     ///
     /// # Errors
     /// Of the stages.
@@ -77,24 +99,17 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
 
     fn run(&mut self, job: &Job, seed: u64) -> Result<()> {
         let pipeline = self.pipeline;
-        let count = job
-            .options
-            .embeddings
-            .as_ref()
-            .map_or(self.prompts.len(), PromptEmbeddings::len);
-        let rows: Vec<usize> = (0..count)
+        let given = self.prompts.len();
+        let rows: Vec<usize> = (0..job.num_prompts(given))
             .flat_map(|row| vec![row; job.num_images()])
             .collect();
         self.total = rows.len();
         let all = 0..self.total;
-        let batch = match job.options.noise_source {
-            NoiseSource::TorchBatch if self.first > 0 => {
-                let expected = "0: with one generator for all images, none can be made alone";
-                return Err(Error::argument("first_image", self.first, expected));
-            }
-            NoiseSource::TorchBatch => self.total.max(1),
-            _ => job.options.batch_size,
-        };
+        if job.options.noise_source == NoiseSource::TorchBatch && self.first > 0 {
+            let expected = "0: with one generator for all images, none can be made alone";
+            return Err(Error::argument("first_image", self.first, expected));
+        }
+        let batch = job.batch(given);
 
         if self
             .report(GenerationStage::Encoding, all.clone(), [0, 1], None)
@@ -135,10 +150,12 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         pipeline.used(&pipeline.parts.denoiser);
         let controlnets = &pipeline.parts.controlnets;
         controlnets.iter().for_each(|part| pipeline.used(part));
+        // Most of their time is spent, so they are finished even if the request is stopped.
         for (images, latents) in denoised {
-            if self.decode(job, images, latents)?.is_break() {
-                break;
-            }
+            let stage = GenerationStage::Decoding;
+            let _ = self.report(stage, images.clone(), [0, 1], None);
+            self.finish(job, images.clone(), latents, &CancelToken::new())?;
+            let _ = self.report(stage, images, [1, 1], None);
         }
         Ok(())
     }
@@ -197,10 +214,22 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
             return Ok(ControlFlow::Break(()));
         }
         let cancel = self.generation.cancel.clone();
-        let decoded = match self.pipeline.decode_with(job, latents, &cancel) {
+        match self.finish(job, images.clone(), latents, &cancel) {
             Err(Error::Cancelled { .. }) => return Ok(ControlFlow::Break(())),
             other => other?,
-        };
+        }
+        Ok(self.report(stage, images, [1, 1], None))
+    }
+
+    /// Decodes and checks a batch, and adds it to the images.
+    fn finish(
+        &mut self,
+        job: &Job,
+        images: Range<usize>,
+        latents: Tensor<4>,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        let decoded = self.pipeline.decode_with(job, latents, cancel)?;
         if let Some(warning) = decoded.warning.filter(|new| !self.warnings.contains(new)) {
             self.warnings.push(warning);
         }
@@ -211,13 +240,13 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
                 self.warnings.extend(result.warning(self.first + k));
             }
         }
-        for (k, pixels) in images.clone().zip(pixels) {
+        for (k, pixels) in images.zip(pixels) {
             let image = DynamicImage::ImageRgb8(pixels);
             let mut image = GeneratedImage::new(image, self.first + k);
             image.settings = self.prompts.settings(k / job.num_images());
             self.images.push(image);
         }
-        Ok(self.report(stage, images, [1, 1], None))
+        Ok(())
     }
 
     fn report(
@@ -227,13 +256,18 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         [step, num_steps]: [usize; 2],
         preview: Option<&dyn Fn() -> Vec<DynamicImage>>,
     ) -> ControlFlow<()> {
-        self.generation.report(&GenerationProgress {
+        if self.is_stopped {
+            return ControlFlow::Break(());
+        }
+        let flow = self.generation.report(&GenerationProgress {
             stage,
             images,
             total: self.total,
             step,
             num_steps,
             preview,
-        })
+        });
+        self.is_stopped = flow.is_break();
+        flow
     }
 }

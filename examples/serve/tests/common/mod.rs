@@ -112,6 +112,9 @@ impl TextToImage for Squares {
                 self.counts.cancelled.fetch_add(1, Ordering::Relaxed);
                 return Err(Error::cancelled("squares"));
             }
+            if request.prompt == "fail later" {
+                return Err(Error::weights("/models/secret-place", "broken"));
+            }
         }
         let images = (0..n).map(|i| {
             let painted = colour(seed, first + i);

@@ -40,7 +40,14 @@ fn states(
     let states = TextEmbeddings::new(of_t5.hidden).with_pooled(pooled);
     let mut report = PromptEmbeddings::new(states.clone(), None);
     report.inputs = vec![tokens.input("text_encoder", negative), of_t5.input];
-    // CLIP's part is pooled: what T5 reads counts.
+    // CLIP's part is pooled: what T5 reads counts, and it reads more.
     warnings_of_cut(&mut report.warnings, kind, &of_t5.cut);
+    for cut in tokens.cut.iter().flatten() {
+        let fault = "was cut for `text_encoder`, it is too long";
+        let warning = format!("the end of `{kind}` {fault}: {cut:?}");
+        if !report.warnings.contains(&warning) {
+            report.warnings.push(warning);
+        }
+    }
     Ok((states, report))
 }

@@ -126,6 +126,17 @@ impl PipelineFamily {
         }
     }
 
+    /// What networks are given besides the states of the prompt and the guidance scale, in the
+    /// words of [`needs_from_pipeline`](aigc_diffusion::Denoiser::needs_from_pipeline).
+    pub(crate) fn gives(self) -> Option<&'static str> {
+        match self {
+            Self::StableDiffusion | Self::LatentConsistency => None,
+            Self::StableDiffusionXl => Some("pooled_projections and time_ids"),
+            Self::StableDiffusion3 | Self::Flux => Some("pooled_projections"),
+            Self::PixArt => Some("time_ids"),
+        }
+    }
+
     /// Whether layers of a text encoder can be left out.
     pub(crate) fn has_clip_skip(self) -> bool {
         !matches!(self, Self::Flux | Self::PixArt)
