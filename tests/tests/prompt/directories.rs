@@ -1,6 +1,6 @@
 //! Directories of pipelines: written, opened again, and what they say of themselves.
 
-use crate::tiny_pipelines::{copy_dir, open, open_with, pixels, request, tiny};
+use crate::tiny_pipelines::{TINY_PIPELINES, copy_dir, open, open_with, pixels, request, tiny};
 use aigc_core::{
     Error,
     device::device,
@@ -21,16 +21,7 @@ use std::path::Path;
 fn written_directories_make_the_same_images() {
     let dir = tempfile::tempdir().unwrap();
     let mut written = vec![];
-    for name in [
-        "tiny-sd15",
-        "tiny-sd21",
-        "tiny-sdxl",
-        "tiny-lcm",
-        "tiny-sd3",
-        "tiny-flux-dev",
-        "tiny-flux-schnell",
-        "tiny-pixart",
-    ] {
+    for name in TINY_PIPELINES {
         let Some(mut pipeline) = open(name) else {
             return;
         };

@@ -3,7 +3,7 @@
 use crate::{
     differences::tensors_apart,
     stages::latents,
-    tiny_pipelines::{open, picture, pixels, request, tiny},
+    tiny_pipelines::{TINY_PIPELINES, open, picture, pixels, request, tiny},
 };
 use aigc_core::{
     Error,
@@ -16,17 +16,6 @@ use aigc_pipelines::text_to_image::{
 use aigc_vae::{AutoencoderKl, Vae};
 use burn::tensor::{Tensor, TensorData};
 use image::{GrayImage, Luma};
-
-const PIPELINES: [&str; 8] = [
-    "tiny-sd15",
-    "tiny-sd21",
-    "tiny-sdxl",
-    "tiny-lcm",
-    "tiny-sd3",
-    "tiny-flux-dev",
-    "tiny-flux-schnell",
-    "tiny-pixart",
-];
 
 const SIDE: u32 = 32;
 
@@ -76,7 +65,7 @@ fn distance(a: &Tensor<4>, b: &Tensor<4>) -> f64 {
 
 #[test]
 fn small_strengths_stay_near_the_image() {
-    for name in PIPELINES {
+    for name in TINY_PIPELINES {
         let Some(pipeline) = open(name) else { return };
         let (start, options) = (encoded(name), options(&pipeline));
         let [near, far] = [0.25, 1.0].map(|strength| {
@@ -89,7 +78,7 @@ fn small_strengths_stay_near_the_image() {
 
 #[test]
 fn images_to_start_from_follow_the_seed() {
-    for name in PIPELINES {
+    for name in TINY_PIPELINES {
         let Some(mut pipeline) = open(name) else {
             return;
         };
@@ -112,7 +101,7 @@ fn unmasked_parts_are_kept() {
         let half = x.dims()[3] / 2;
         [x.clone().narrow(3, 0, half), x.narrow(3, half, half)]
     };
-    for name in PIPELINES {
+    for name in TINY_PIPELINES {
         let Some(pipeline) = open(name) else { return };
         let (options, [image, kept]) = (options(&pipeline), halves(encoded(name)));
         for strength in [0.5, 1.0] {

@@ -9,6 +9,18 @@ use aigc_tests::folder_from;
 use image::{DynamicImage, RgbImage};
 use std::path::{Path, PathBuf};
 
+/// A small pipeline of every family.
+pub(crate) const TINY_PIPELINES: [&str; 8] = [
+    "tiny-sd15",
+    "tiny-sd21",
+    "tiny-sdxl",
+    "tiny-lcm",
+    "tiny-sd3",
+    "tiny-flux-dev",
+    "tiny-flux-schnell",
+    "tiny-pixart",
+];
+
 /// The directory of a small pipeline.
 pub(crate) fn tiny(name: &str) -> Option<PathBuf> {
     Some(folder_from("AIGC_FIXTURES")?.join("pipelines").join(name))

@@ -459,7 +459,11 @@ fn in_blocks<B: Backend, T>(
 ) -> Vec<T> {
     let (shape, keys) = (q.shape(), k.shape()[2]);
     let (heads, queries) = (shape[1], shape[2]);
-    let rows = (limit / (shape[0] * heads * keys).max(1)).max(1);
+    let rows = match causal && keys < queries {
+        // The first queries see no key: softmax over none is left to the whole.
+        true => queries.max(1),
+        false => (limit / (shape[0] * heads * keys).max(1)).max(1),
+    };
     let (k, v) = (repeated::<B>(k, heads), repeated::<B>(v, heads));
     // No queries are one block, too.
     let starts = (0..queries.max(1)).step_by(rows);
@@ -953,6 +957,14 @@ mod tests {
             });
             assert_eq!(counts, [8, 3, 1]);
         }
+    }
+
+    /// Some of them see no key.
+    #[test]
+    fn causal_queries_with_fewer_keys_are_one_block() {
+        let inputs = inputs(4, 5, &Device::flex()).map(Tensor::into_dispatch);
+        let ranges = in_blocks::<Dispatch, _>(inputs, true, 1, |_, ranges| ranges);
+        assert_eq!(ranges, [[0..QUERIES, 0..5]]);
     }
 
     /// Results and sums of exponentials.
