@@ -32,6 +32,7 @@ pub mod quantization;
 pub mod quantized;
 pub mod rows;
 mod simd;
+mod some_rows;
 mod team;
 #[cfg(test)]
 mod testing;

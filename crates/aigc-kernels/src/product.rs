@@ -3,6 +3,7 @@
 use super::{
     few_rows::{MAX_ROWS, MIN_WEIGHT_LEN, multiply_few_rows},
     memory::{check_len, filled, row_count, volume},
+    some_rows::{has_some_rows, multiply_some_rows},
     threads::{Shared, WORTH_SHARING, for_each},
 };
 
@@ -132,6 +133,11 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
         // SAFETY: all elements are written before the products are added to them.
         return unsafe { filled(len, write) };
     }
+    if b.column == 1 && has_some_rows([m, n, k]) {
+        let write = |c: &mut [f32]| multiply_some_rows([m, n, k], a, b, bias, c);
+        // SAFETY: all elements are written.
+        return unsafe { filled(len, write) };
+    }
     let write = |c: &mut [f32]| {
         let work = 2 * m * n * k;
         let threads = (work / WORTH_SHARING).clamp(1, rayon::current_num_threads());
@@ -221,10 +227,10 @@ mod tests {
 
     #[test]
     fn multiply_rejects_matrices_outside_their_slices() {
-        let values = vec![0.5; 1 << 17];
+        let values = vec![0.5; 1 << 18];
         let rows = |len: usize, width: usize| Matrix::rows(&values[..len], width);
-        // With and without the algorithm for few rows.
-        for [m, n, k] in [[4, 256, 512], [64, 32, 16]] {
+        // The algorithms for few, some and many rows.
+        for [m, n, k] in [[4, 256, 512], [24, 512, 512], [64, 32, 16]] {
             let (a, b) = (rows(m * k, k), rows(k * n, n));
             assert_eq!(multiply([m, n, k], a, b, None).len(), m * n);
             assert_panics("multiply: a is", || {
