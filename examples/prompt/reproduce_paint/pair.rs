@@ -1,13 +1,14 @@
 //! Training of a pair of encoders that finds the caption of an image.
 
-use crate::model::{EPOCH, text_config, tokenizer};
+use crate::model::{EPOCH, LAYOUT, text_config, tokenizer};
 use aigc_core::{
-    CancelToken,
+    CancelToken, Error,
     burn::tensor::{Device, Int, Tensor},
     data::{
-        CaptionedBatch, DataLoader, DataLoaderConfig, SampleBatch, collate_captioned,
-        scenes::{CaptionedImage, SHAPE, Scenes, Split},
+        CaptionedBatch, DataLoader, DataLoaderConfig, Dataset, SampleBatch, collate_captioned,
+        scenes::{CaptionedImage, SHAPE, Scene, Scenes, Split, render},
     },
+    rng::Rng,
     train::{LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_encoders::{
@@ -26,6 +27,10 @@ pub(crate) struct Options {
     /// Batch size; all other captions of a batch are wrong ones.
     #[arg(long, default_value_t = 128)]
     batch: usize,
+    /// Scenes of a batch with shapes of the same kinds, so that their captions differ in numbers,
+    /// sizes, relation and background only.
+    #[arg(long, default_value_t = 8)]
+    same_kinds: usize,
     /// Learning rate after warm-up.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
@@ -40,6 +45,8 @@ pub(crate) struct Options {
 const NAME: &str = "paint-pair";
 /// Width of the space that both encoders share.
 const PROJECTION: usize = 64;
+/// Captions among which an image finds its own.
+const CANDIDATES: usize = 100;
 
 /// Images and the tokens of their captions.
 #[derive(Debug)]
@@ -81,27 +88,104 @@ fn config(tokenizer: &ClipTokenizer) -> ClipConfig {
     }
 }
 
-fn loader(
-    split: Split,
+/// Sets of scenes whose captions differ in numbers, sizes, relation, background and order of the
+/// groups, but not in the kinds of their shapes. Captions with other kinds are soon told apart, and
+/// few captions of a random batch have the same.
+struct SameKinds {
+    scenes: Scenes,
+    /// Scenes in a set.
+    count: usize,
+    seed: u64,
+}
+
+impl Dataset for SameKinds {
+    type Item = Vec<CaptionedImage>;
+
+    fn len(&self) -> usize {
+        self.scenes.len() / self.count
+    }
+
+    fn get(&self, index: usize) -> aigc_core::Result<Self::Item> {
+        self.get_in_epoch(index, 0)
+    }
+
+    fn get_in_epoch(&self, index: usize, epoch: usize) -> aigc_core::Result<Self::Item> {
+        let mut items = (0..self.count)
+            .map(|k| self.scenes.get_in_epoch(self.count * index + k, epoch))
+            .collect::<aigc_core::Result<Vec<_>>>()?;
+        let kinds = items.iter().find_map(|item| {
+            let (_, second) = item.caption.second?;
+            let first = item.caption.first;
+            Some([first, second].map(|group| (group.color, group.shape)))
+        });
+        let Some(kinds) = kinds else {
+            return Ok(items);
+        };
+        let number = (epoch * self.len() + index) as u64;
+        let mut rng = Rng::stream(self.seed, "scenes of the same kinds", number);
+        for CaptionedImage { image, caption } in &mut items {
+            let mut kinds = kinds;
+            if rng.random_index(2) == 0 {
+                kinds.reverse();
+            }
+            (caption.first.color, caption.first.shape) = kinds[0];
+            if let Some((_, second)) = &mut caption.second {
+                (second.color, second.shape) = kinds[1];
+            }
+            let scene = Scene::random(caption, LAYOUT, &mut rng);
+            *image = render(&scene.expect("rows have places for all shapes"));
+        }
+        Ok(items)
+    }
+}
+
+fn collate(items: Vec<CaptionedImage>, tokenizer: &ClipTokenizer) -> Pairs {
+    let images = collate_captioned(items);
+    let captions: Vec<&str> = images.captions.iter().map(String::as_str).collect();
+    let tokens = tokenizer
+        .encode_padded(&captions)
+        .expect("words of the vocabulary");
+    Pairs { images, tokens }
+}
+
+/// Batches of sets of `same_kinds` training scenes.
+fn training_loader(
+    options: &Options,
+    tokenizer: &ClipTokenizer,
+) -> aigc_core::Result<DataLoader<Pairs>> {
+    let (batch, count) = (options.batch, options.same_kinds);
+    if count == 0 || !batch.is_multiple_of(count) {
+        let expected = format!("a divisor of the batch size {batch}");
+        return Err(Error::argument("same-kinds", count, expected));
+    }
+    let seed = options.run.seed;
+    let sets = SameKinds {
+        scenes: Scenes::new(Split::Train, EPOCH, seed).with_layout(LAYOUT),
+        count,
+        seed,
+    };
+    let tokenizer = tokenizer.clone();
+    let config = DataLoaderConfig {
+        batch_size: batch / count,
+        ..DataLoaderConfig::default()
+    };
+    let collate = move |sets: Vec<_>| collate(sets.into_iter().flatten().collect(), &tokenizer);
+    DataLoader::new(sets, collate, config)
+}
+
+/// Batches of a hundred held-out scenes.
+fn held_out_loader(
     len: usize,
-    batch: usize,
     seed: u64,
     tokenizer: &ClipTokenizer,
 ) -> aigc_core::Result<DataLoader<Pairs>> {
     let tokenizer = tokenizer.clone();
-    let collate = move |items: Vec<CaptionedImage>| {
-        let images = collate_captioned(items);
-        let captions: Vec<&str> = images.captions.iter().map(String::as_str).collect();
-        let tokens = tokenizer
-            .encode_padded(&captions)
-            .expect("words of the vocabulary");
-        Pairs { images, tokens }
-    };
     let config = DataLoaderConfig {
-        batch_size: batch,
+        batch_size: CANDIDATES,
         ..DataLoaderConfig::default()
     };
-    DataLoader::new(Scenes::new(split, len, seed), collate, config)
+    let scenes = Scenes::new(Split::HeldOut, len, seed).with_layout(LAYOUT);
+    DataLoader::new(scenes, move |items| collate(items, &tokenizer), config)
 }
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
@@ -116,13 +200,12 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         max_grad_norm: Some(1.0),
         eval_steps: 500,
         save_steps: 500,
-        ..TrainerConfig::new(3_000)
+        ..TrainerConfig::new(6_000)
     })?;
-    let (batch, seed) = (options.batch, options.run.seed);
-    let data = loader(Split::Train, EPOCH, batch, seed, &tokenizer)?;
+    let data = training_loader(options, &tokenizer)?;
     let accuracy = |model: &ClipModel, images: usize, seed: u64| {
-        let held_out = loader(Split::HeldOut, images, 100, seed, &tokenizer)?;
-        retrieval_accuracy(model, held_out.iter_once(), 100)
+        let held_out = held_out_loader(images, seed, &tokenizer)?;
+        retrieval_accuracy(model, held_out.iter_once(), CANDIDATES)
     };
     let run = options.run.run(NAME)?;
     let trained = options
