@@ -16,7 +16,7 @@ use std::ops::Range;
 
 /// Whether a product is faster here: it has enough tiles to fetch all cache lines of the next columns
 /// meanwhile, not so many that a copy of the weight is worth its time, and the weight does not stay
-/// in a cache.
+/// in a cache. Threads share the columns, so each of them needs some.
 pub(crate) fn has_some_rows([m, n, k]: [usize; 3]) -> bool {
     let is_wide = vectors()[0] >= LINE;
     let (most, weight) = if is_wide {
@@ -24,7 +24,9 @@ pub(crate) fn has_some_rows([m, n, k]: [usize; 3]) -> bool {
     } else {
         (96, 1 << 18)
     };
-    (17..=most).contains(&m) && k.saturating_mul(n) >= weight
+    (17..=most).contains(&m)
+        && k.saturating_mul(n) >= weight
+        && n >= LINE * rayon::current_num_threads()
 }
 
 /// Terms of the sums that are added to the result together: the columns of a tile and the next ones
@@ -266,11 +268,12 @@ mod tests {
     use super::*;
     use crate::testing::{Rng, assert_panics};
 
-    /// All heights of tiles, blocks of terms, columns that are no whole vectors, with and without a
-    /// bias, and a transposed left operand.
+    /// All heights and widths of tiles, blocks of terms, columns that are no whole vectors, with and
+    /// without a bias, a transposed left operand, and rows of B with a gap between them.
     #[test]
     fn multiply_some_rows_matches_f64() {
         let mut rng = Rng::new(2);
+        let widest = 96 * rayon::current_num_threads() + 5;
         for [m, n, k] in [
             [17, 1, 1],
             [18, 16, 0],
@@ -281,8 +284,10 @@ mod tests {
             [33, 320, 257],
             [29, 31, 700],
             [256, 130, 65],
+            [21, widest, 9],
         ] {
-            let (a, b, bias) = (rng.normals(m * k), rng.normals(k * n), rng.normals(n));
+            let b_row = n + k % 2;
+            let (a, b, bias) = (rng.normals(m * k), rng.normals(k * b_row), rng.normals(n));
             let mut transposed = vec![0.0; m * k];
             for (at, value) in a.iter().enumerate() {
                 transposed[at % k * m + at / k] = *value;
@@ -293,12 +298,12 @@ mod tests {
             ] {
                 for bias in [None, Some(bias.as_slice())] {
                     let mut c = vec![f32::NAN; m * n];
-                    multiply_some_rows([m, n, k], a, Matrix::rows(&b, n), bias, &mut c);
+                    multiply_some_rows([m, n, k], a, Matrix::rows(&b, b_row), bias, &mut c);
                     for (at, found) in c.into_iter().enumerate() {
                         let (row, column) = (at / n, at % n);
                         let terms = (0..k).map(|t| {
                             let a = a.values[row * a.row + t * a.column];
-                            f64::from(a) * f64::from(b[t * n + column])
+                            f64::from(a) * f64::from(b[t * b_row + column])
                         });
                         let exact =
                             terms.sum::<f64>() + bias.map_or(0.0, |bias| f64::from(bias[column]));
