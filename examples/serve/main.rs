@@ -66,6 +66,12 @@ struct Args {
     /// Width and height of an image; 2048 by default, 256 for the model of this repository.
     #[arg(long)]
     max_side: Option<u32>,
+    /// Denoising steps of an image, at most.
+    #[arg(long, default_value_t = 200)]
+    max_steps: usize,
+    /// Pictures that are kept to be fetched by their address, in MiB; beyond it the oldest go.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    max_url_bytes: usize,
     /// Steps of the quality `low`.
     #[arg(long, default_value_t = 10)]
     low_steps: usize,
@@ -129,6 +135,15 @@ fn main() -> Result<()> {
     if let Some(max_side) = args.max_side {
         config.max_side = max_side;
     }
+    config.max_steps = args.max_steps;
+    let max_url_bytes = args.max_url_bytes.checked_mul(1 << 20);
+    config.max_url_bytes = max_url_bytes.with_context(|| {
+        let largest = usize::MAX >> 20;
+        format!(
+            "--max-url-bytes {} MiB: expected at most {largest}",
+            args.max_url_bytes
+        )
+    })?;
     config.low_steps = args.low_steps;
     config.high_steps = args.high_steps;
     config.public_url = args.public_url;
@@ -166,7 +181,7 @@ fn stop_on_ctrl_c() -> Arc<AtomicBool> {
             }
             let _ = writeln!(
                 std::io::stderr(),
-                "\nfinishing the image in progress; press Ctrl-C again to stop at once"
+                "\nfinishing the request in progress; press Ctrl-C again to stop at once"
             );
         }
     });

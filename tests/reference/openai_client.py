@@ -4,8 +4,8 @@
 
 `FOLDER/serve.json` has `base_url` and `api_key` of a server whose model is the one of
 `examples/serve/tests/common`: images have one colour each, by seed and number. It has no queue, and
-reads bodies of at most a million bytes. Prints the names of the cases that passed, as JSON; the
-first case that fails ends the script.
+reads bodies of at most a million bytes. `open_url` is that of such a server without a key. Prints
+the names of the cases that passed, as JSON; the first case that fails ends the script.
 """
 import asyncio, base64, io, json, pathlib, struct, sys, threading, time, urllib.request, zlib
 
@@ -165,6 +165,14 @@ def error_authentication():
     assert "sk-wrong" not in str(error)
 
 
+def error_permission():
+    """A page of another site may not use a server without a key."""
+    other = client.with_options(base_url=case["open_url"])
+    fails(openai.PermissionDeniedError, 403, "origin_not_allowed", None,
+          lambda: other.images.generate(prompt="a", extra_headers={"Origin": "https://example.org"}))
+    assert len(other.images.generate(prompt="a").data) == 1
+
+
 def error_invalid_value():
     for param, value in (("n", 0), ("n", 11), ("size", "20x20"), ("size", "big"), ("quality", "best"), ("prompt", " "),
                          ("response_format", "png"), ("background", "transparent"), ("output_compression", 50)):
@@ -275,8 +283,8 @@ def hanging_up():
 
 for function in (models, generations_url, generations_base64, output_formats, edits, edits_with_mask,
                  edits_without_mask_channel, variations, streaming, streaming_edits, raw_answer, asynchronous,
-                 error_authentication, error_invalid_value, error_unknown_parameter, error_missing_parameter,
-                 error_model_not_found, error_not_found, error_method, error_too_large, error_content_type, error_image,
-                 error_server, error_busy, error_stream, error_in_stream, hanging_up):
+                 error_authentication, error_permission, error_invalid_value, error_unknown_parameter,
+                 error_missing_parameter, error_model_not_found, error_not_found, error_method, error_too_large,
+                 error_content_type, error_image, error_server, error_busy, error_stream, error_in_stream, hanging_up):
     check(function)
 print(json.dumps({"openai": openai.__version__, "passed": passed}))

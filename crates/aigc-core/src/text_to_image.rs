@@ -171,7 +171,7 @@ impl ImageRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GenerationStage {
-    /// The models are being read.
+    /// Models that the next stage needs, and that are not in memory, are being read.
     Loading,
     /// The prompt, and the image to start from, are being encoded.
     Encoding,

@@ -63,7 +63,10 @@ const RESIDENCY: Residency = Residency::WhileNeeded;
 fn open(options: &Options) -> Result<TextToImagePipeline> {
     let mut pipeline = options.model.open(RESIDENCY)?;
     for path in &options.embedding {
-        pipeline.load_textual_inversion(&TextualInversion::open(path)?)?;
+        let report = pipeline.load_textual_inversion(&TextualInversion::open(path)?)?;
+        if !report.is_complete() {
+            eprintln!("{report}");
+        }
     }
     if let Some(dir) = &options.controlnet {
         pipeline = pipeline.with_controlnet_from(dir, &options.model.open_options(RESIDENCY))?;
@@ -133,12 +136,14 @@ fn message(at: &GenerationProgress<'_>) -> String {
     }
 }
 
-/// Writes the images with their settings and prints their paths.
+/// Writes the images with their settings and prints their paths. An image that cannot be written
+/// does not keep the others from it; the first error is returned.
 fn save(result: &GeneratedImages, out: &Path) -> Result<()> {
     for warning in &result.warnings {
         eprintln!("{warning}");
     }
     let several = result.images.len() > 1;
+    let mut saved: Result<()> = Ok(());
     for image in &result.images {
         let path = match several {
             true => {
@@ -147,7 +152,10 @@ fn save(result: &GeneratedImages, out: &Path) -> Result<()> {
             }
             false => out.to_path_buf(),
         };
-        save_png(result, image, &path)?;
+        if let Err(error) = save_png(result, image, &path) {
+            saved = saved.and(Err(error.into()));
+            continue;
+        }
         let seed = result.request.seed;
         let seed = seed.map_or(String::new(), |seed| format!(", seed {seed}"));
         let (width, height) = (image.image.width(), image.image.height());
@@ -157,5 +165,5 @@ fn save(result: &GeneratedImages, out: &Path) -> Result<()> {
         let (finished, wanted) = (result.images.len(), result.request.n.unwrap_or(1));
         eprintln!("{finished} of {wanted} images were finished");
     }
-    Ok(())
+    saved
 }

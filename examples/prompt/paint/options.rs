@@ -121,13 +121,20 @@ impl Options {
         ensure!(is_png, "--out {shown}: expected a name that ends with .png");
         ensure!(!out.is_dir(), "--out {shown} is a directory");
         let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty());
-        if let Some(dir) = dir {
-            let dir_shown = dir.display();
-            ensure!(
-                dir.is_dir(),
-                "--out {shown}: there is no directory {dir_shown}"
-            );
-        }
+        let dir = dir.unwrap_or(Path::new("."));
+        let dir_shown = dir.display();
+        ensure!(
+            dir.is_dir(),
+            "--out {shown}: there is no directory {dir_shown}"
+        );
+        // Permissions do not say everything: a disk may be read-only, and a name too long. The file
+        // is removed at once.
+        let stem = out.file_stem().unwrap_or_default();
+        tempfile::Builder::new()
+            .prefix(stem)
+            .suffix(".png")
+            .tempfile_in(dir)
+            .with_context(|| format!("--out {shown}: no file can be written to {dir_shown}"))?;
         Ok(())
     }
 
@@ -217,7 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let here = dir.path().display().to_string();
-        let out = path("cat.png");
+        let (out, long) = (path("cat.png"), path(&format!("{}.png", "a".repeat(300))));
         let check = |prompt: &str, options: &[&str]| {
             let arguments = [&[prompt], options].concat();
             parse(&arguments)
@@ -252,6 +259,10 @@ mod tests {
             ),
             (&["--model", &here, "--out", "cat.jpg"], ".png"),
             (&["--model", &here, "--out", &in_no], "no directory"),
+            (
+                &["--model", &here, "--out", &long],
+                "no file can be written",
+            ),
             (&["--api", "a dog"], "the prompt comes before"),
         ] {
             let error = check("a cat", options).unwrap_err();
@@ -259,5 +270,7 @@ mod tests {
         }
         let error = check(" ", &["--model", &here]).unwrap_err();
         assert!(error.contains("prompt"), "{error}");
+        let files = std::fs::read_dir(&here).unwrap().count();
+        assert_eq!(files, 0, "checks leave nothing");
     }
 }

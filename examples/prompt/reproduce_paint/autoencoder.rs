@@ -22,11 +22,14 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Batch size.
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// Learning rate after warm-up.
     #[arg(long, default_value_t = 2e-3)]
     rate: f64,
+    /// Held-out images for the final figures and the scaling factor.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -88,7 +91,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         Split::Train,
         Layout::Free,
         EPOCH,
-        options.batch,
+        options.batch as usize,
         options.run.seed,
     )?;
     let shown = loader(Split::HeldOut, Layout::Free, 32, 32, 1)?;
@@ -115,7 +118,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .fit(objective, config.init(&device)?, &data, &run)?;
     after_training(trained, &run, &stop, |trained| {
-        let (model, error, relevance) = scaled(trained.model, &device)?;
+        let (model, error, relevance) = scaled(trained.model, options.images as usize, &device)?;
         let dir = run.path().join("vae");
         model.save_pretrained(&dir)?;
         outln!(
@@ -129,26 +132,28 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     })
 }
 
-/// The model whose scaling factor brings latents to a mean square of 1, its error, and the share of
-/// decoded images that are right in every word of their caption.
-fn scaled(model: AutoencoderKl, device: &Device) -> anyhow::Result<(AutoencoderKl, f64, f64)> {
-    let (mut square, mut error, mut right, mut batches) = (0.0, 0.0, 0.0, 0.0);
-    for batch in loader(Split::HeldOut, Layout::Free, 1024, 64, 2)?.iter_once() {
+/// The model whose scaling factor brings the latents of `count` images to a mean square of 1, its
+/// error, and the share of decoded images that are right in every word of their caption.
+fn scaled(
+    model: AutoencoderKl,
+    count: usize,
+    device: &Device,
+) -> anyhow::Result<(AutoencoderKl, f64, f64)> {
+    let (mut square, mut error, mut right) = (0.0_f64, 0.0, 0.0);
+    for batch in loader(Split::HeldOut, Layout::Free, count, 64, 2)?.iter_once() {
         let batch = batch?;
         let images = batch.to_tensor(device);
         let latents = Vae::<4, 4>::encode(&model, images.clone()).mode();
         let decoded = model.decode(latents.clone()).mean();
         let captions = batch.captions.iter().map(|caption| caption.parse());
         let captions: Vec<Caption> = captions.collect::<aigc_core::Result<_>>()?;
-        right += relevance(&captions, &to_images(&decoded.clone().clamp(0.0, 1.0)))[2];
-        square += latents.powi_scalar(2).mean().into_scalar::<f64>();
-        error += (decoded - images)
-            .powi_scalar(2)
-            .mean()
-            .into_scalar::<f64>();
-        batches += 1.0;
+        // The last batch may be smaller.
+        let share = batch.len() as f64 / count as f64;
+        right += share * relevance(&captions, &to_images(&decoded.clone().clamp(0.0, 1.0)))[2];
+        square += share * latents.powi_scalar(2).mean().into_scalar::<f64>();
+        let gap = (decoded - images).powi_scalar(2);
+        error += share * gap.mean().into_scalar::<f64>();
     }
-    let factor = 1.0 / (square / batches).sqrt();
-    let model = model.with_latent_scaling(None, factor)?;
-    Ok((model, error / batches, right / batches))
+    let model = model.with_latent_scaling(None, 1.0 / square.sqrt())?;
+    Ok((model, error, right))
 }

@@ -6,7 +6,7 @@ use crate::{
     relevance::{held_out, relevance},
 };
 use aigc_core::{
-    CancelToken,
+    CancelToken, Error,
     burn::tensor::{Device, Tensor},
     data::{
         Image, collate_images,
@@ -30,17 +30,20 @@ pub(crate) struct Options {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/paint/model"))]
     model: PathBuf,
     /// Held-out prompts; one image is painted for each.
-    #[arg(long, default_value_t = 1000)]
-    prompts: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    prompts: u32,
     /// Scales of guidance.
     #[arg(long, value_delimiter = ',', default_values_t = [GUIDANCE, 1.0])]
     guidance: Vec<f64>,
     /// Denoising steps.
-    #[arg(long, default_value_t = STEPS)]
-    steps: usize,
+    #[arg(
+        long, default_value_t = STEPS as u32,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    steps: u32,
     /// Training images among which the nearest of each shown image are searched.
-    #[arg(long, default_value_t = 20_000)]
-    neighbours: usize,
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    neighbours: u32,
     /// Directory for pictures of the samples.
     #[arg(long, default_value = "paint-evaluation")]
     out: PathBuf,
@@ -49,8 +52,10 @@ pub(crate) struct Options {
     device: String,
 }
 
-/// Samples in a picture.
+/// Most samples in a picture.
 const SHOWN: usize = 32;
+/// Samples in a row of it.
+const COLUMNS: usize = 8;
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let device = aigc_core::device::device(&options.device)?;
@@ -58,10 +63,11 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_context(|| format!("--model {}", options.model.display()))?
         .into_inner();
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
-    let items = held_out(options.prompts)?;
+    let items = held_out(options.prompts as usize)?;
     let captions: Vec<Caption> = items.iter().map(|item| item.caption).collect();
     for guidance in &options.guidance {
-        let images = paint(&pipeline, &captions, *guidance, options.steps, stop.clone())?;
+        let steps = options.steps as usize;
+        let images = paint(&pipeline, &captions, *guidance, steps, stop.clone())?;
         let [objects, counts, all] = relevance(&captions, &images);
         outln!(
             "guidance {guidance}: {} prompts; objects with right shape and colour {:.2} %, \
@@ -71,9 +77,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             100.0 * counts,
             100.0 * all
         );
-        let shown = &images[..SHOWN.min(images.len())];
+        // After a row that is not full, no sample would be above its nearest image.
+        let shown = match images.len() {
+            n if n < COLUMNS => n,
+            n => SHOWN.min(n - n % COLUMNS),
+        };
+        let shown = &images[..shown];
         let path = options.out.join(format!("guidance-{guidance}.png"));
-        show(shown, options.neighbours, &path, &device, &stop)?;
+        show(shown, options.neighbours as usize, &path, &device, &stop)?;
         for (caption, image) in captions.iter().zip(shown) {
             let right = relevance(&[*caption], std::slice::from_ref(image))[2] == 1.0;
             outln!("  {} {caption}", if right { "right" } else { "wrong" });
@@ -95,6 +106,7 @@ fn paint(
     let image = |(seed, caption): (usize, &Caption)| {
         let request = ImageRequest::new(caption.to_string())
             .with_seed(seed as u64)
+            .with_size(SHAPE.width as u32, SHAPE.height as u32)
             .with_guidance_scale(guidance)
             .with_num_inference_steps(steps);
         let mut how = GenerationOptions::default().with_cancel(stop.clone());
@@ -108,7 +120,7 @@ fn paint(
     images
 }
 
-/// An image as the data set has it, channel by channel.
+/// An image as large as those of the data set, channel by channel as they are.
 fn to_planes(image: &image::RgbImage) -> Image {
     let channel = |c: usize| image.pixels().map(move |pixel| pixel.0[c]);
     Image {
@@ -132,7 +144,7 @@ fn show(
     // The training images are drawn in parts, so that memory does not grow with their number.
     for batch in loader(Split::Train, LAYOUT, known, 1000, 0)?.iter_once() {
         if stop.is_cancelled() {
-            break;
+            return Err(Error::cancelled("the search for the nearest images").into());
         }
         let part = NearestNeighbors::from_batch(&batch?.images, device)?;
         let nearest = part.nearest_images(&samples)?;
@@ -143,7 +155,7 @@ fn show(
         }
     }
     let distances: Vec<f64> = best.iter().map(|(distance, _)| *distance).collect();
-    let columns = 8.min(count);
+    let columns = COLUMNS.min(count);
     let mut rows = Vec::new();
     for (start, near) in best.chunks(columns).enumerate() {
         let first = start * columns;

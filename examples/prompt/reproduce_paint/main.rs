@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
             let stop = stop_on_ctrl_c();
             match evaluate::run(&options, stop.clone()) {
                 Err(error) if is_stop(&error, &stop) => {
-                    eprintln!("stopped before all images were made");
+                    eprintln!("stopped before the evaluation was finished");
                     std::process::exit(130)
                 }
                 result => result,

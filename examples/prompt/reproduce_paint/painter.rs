@@ -36,14 +36,14 @@ pub(crate) struct Options {
     #[arg(long)]
     vae: Option<PathBuf>,
     /// Batch size.
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// Learning rate after warm-up.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
     /// Held-out prompts of each evaluation in training.
-    #[arg(long, default_value_t = 64)]
-    prompts: usize,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    prompts: u32,
     /// Steps between evaluations.
     #[arg(long, default_value_t = 2000)]
     eval_steps: usize,
@@ -150,14 +150,15 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             },
             null,
         );
-    let data = loader(Split::Train, LAYOUT, EPOCH, options.batch, options.run.seed)?;
+    let (batch, seed) = (options.batch as usize, options.run.seed);
+    let data = loader(Split::Train, LAYOUT, EPOCH, batch, seed)?;
     let sampling = Sampling {
         tokenizer: &tokenizer,
         vae: &vae,
         device: &device,
         stop: &stop,
     };
-    let items = held_out(options.prompts)?;
+    let items = held_out(options.prompts as usize)?;
     let captions: Vec<Caption> = items.iter().map(|item| item.caption).collect();
     let prompts: Vec<String> = captions.iter().map(Caption::to_string).collect();
     let run = options.run.run(NAME)?;

@@ -25,18 +25,21 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Batch size; all other captions of a batch are wrong ones.
-    #[arg(long, default_value_t = 128)]
-    batch: usize,
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// Scenes of a batch with shapes of the same kinds, so that their captions differ in numbers,
     /// sizes, relation and background only.
-    #[arg(long, default_value_t = 8)]
-    same_kinds: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    same_kinds: u32,
     /// Learning rate after warm-up.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
-    /// Held-out images for the final figure.
-    #[arg(long, default_value_t = 10_000)]
-    images: usize,
+    /// Held-out images for the final figure; evaluations in training have at most 1,000.
+    #[arg(
+        long, default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(CANDIDATES as i64..)
+    )]
+    images: u32,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -153,10 +156,10 @@ fn training_loader(
     options: &Options,
     tokenizer: &ClipTokenizer,
 ) -> aigc_core::Result<DataLoader<Pairs>> {
-    let (batch, count) = (options.batch, options.same_kinds);
-    if count == 0 || !batch.is_multiple_of(count) {
+    let (batch, count) = (options.batch as usize, options.same_kinds as usize);
+    if !batch.is_multiple_of(count) {
         let expected = format!("a divisor of the batch size {batch}");
-        return Err(Error::argument("same-kinds", count, expected));
+        return Err(Error::argument("--same-kinds", count, expected));
     }
     let seed = options.run.seed;
     let sets = SameKinds {
@@ -203,6 +206,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         ..TrainerConfig::new(6_000)
     })?;
     let data = training_loader(options, &tokenizer)?;
+    let images = options.images as usize;
     let accuracy = |model: &ClipModel, images: usize, seed: u64| {
         let held_out = held_out_loader(images, seed, &tokenizer)?;
         retrieval_accuracy(model, held_out.iter_once(), CANDIDATES)
@@ -214,7 +218,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_model_config(&config)?
         .with_evaluation(|model: &ClipModel| {
             unless_stopped(&stop, || {
-                let found = accuracy(model, 1_000, 1)?;
+                let found = accuracy(model, images.min(1_000), 1)?;
                 Ok(vec![
                     ("caption".into(), found.caption),
                     ("image".into(), found.image),
@@ -228,10 +232,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             &run,
         )?;
     after_training(trained, &run, &stop, |trained| {
-        let found = accuracy(&trained.model, options.images, 2)?;
         let dir = run.path().join("clip");
         trained.model.save_pretrained(&dir)?;
         tokenizer.save_pretrained(&dir)?;
+        let found = accuracy(&trained.model, images, 2)?;
         outln!(
             "of {} held-out images, {:.2} % find their caption among 100, and {:.2} % of the \
              captions their image; the pair is in {}",

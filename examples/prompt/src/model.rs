@@ -196,7 +196,7 @@ fn check_own_model(dir: &Path) -> Result<()> {
         "there is no model in {shown}: give one by --model, or train the small one by \
          `cargo run --release --example reproduce_paint -- autoencoder` and \
          `cargo run --release --example reproduce_paint -- painter`, and copy \
-         runs/paint/<newest>/model there"
+         runs/paint-<newest>/model there"
     );
     Ok(())
 }
@@ -278,7 +278,7 @@ mod tests {
             "--model",
             "reproduce_paint -- autoencoder",
             "reproduce_paint -- painter",
-            "copy runs/paint/<newest>/model",
+            "copy runs/paint-<newest>/model",
         ] {
             assert!(error.contains(expected), "{error}");
         }

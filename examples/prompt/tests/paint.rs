@@ -220,6 +220,18 @@ fn controlnets_embeddings_weights_and_tiles_change_the_image() {
     }
 }
 
+/// With the model of this repository.
+#[test]
+fn images_are_written_though_one_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::create_dir(dir.join("x-1.png")).unwrap();
+    let prompt = "two red circles left of a blue square";
+    let error = refused(dir, &[prompt, "-n", "2", "--steps", "2", "--out", "x.png"]);
+    assert!(error.contains("x-1.png"), "{error}");
+    assert_eq!(pixels(dir.join("x-2.png")).dimensions(), (64, 64));
+}
+
 #[test]
 fn bad_options_are_errors() {
     let dir = tempfile::tempdir().unwrap();

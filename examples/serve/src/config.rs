@@ -9,7 +9,9 @@ use std::{fmt, sync::Arc, time::Duration};
 const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 const MAX_REQUESTS: usize = 100_000;
 
-/// Receives one line for each request. The lines have no headers and no prompts.
+/// Receives one line for each request whose headers have arrived: when its answer is ready, when
+/// its stream has ended, or when its connection is closed before. The lines have no headers and no
+/// prompts.
 pub type LogFn = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Limits and names of a server.

@@ -5,10 +5,11 @@ use crate::{
     body::{Media, forget, read_fields},
     endpoint::Endpoint,
     error::ApiError,
+    log_line::LogLine,
     picture::{OutputFormat, decode_input},
-    queue::{Finished, FinishedImage, JobEvent, JobHandle},
+    queue::{Finished, FinishedImage, JobEvent, JobHandle, Slot},
     request::{ImagesCall, ResponseFormat, read_call},
-    server::{RequestId, Shared, json_response, unix_seconds},
+    server::{Shared, json_response, unix_seconds},
     stream::stream_response,
 };
 use aigc_core::text_to_image::ImageRequest;
@@ -75,8 +76,7 @@ async fn make(
         }
     };
     let base = base_url(&shared, request.headers());
-    let id = request.extensions().get::<RequestId>();
-    let id = id.map_or(String::new(), |id| id.0.clone());
+    let line = request.extensions().get::<Arc<LogLine>>().cloned();
     let limit = match endpoint {
         // Without images, texts are all there is: JSON takes many times its bytes in memory.
         Endpoint::Generations => config
@@ -88,31 +88,36 @@ async fn make(
     };
     let fields = read_fields(request, is_json, limit, config.body_timeout).await?;
     let call = read_call(endpoint, fields, &shared.model, config)?;
-    let (call, image_request) = with_images(call, config).await?;
+    let (call, image_request, slot) = with_images(call, config, slot).await?;
     let (output, partial_images) = (call.output, call.partial_images);
     let mut job = queue.submit(slot, image_request, output, partial_images)?;
     if call.stream {
-        return stream_response(job, &call, shared.clone(), id).await;
+        return stream_response(job, &call, line).await;
     }
     let finished = finished(&mut job).await?;
     let answer = answer(&shared, &call, &base, finished)?;
     Ok(json_response(&answer))
 }
 
-/// Decodes the image and the mask, on a thread that may block.
+/// Decodes the image and the mask, on a thread that may block. The slot goes with them: when the
+/// client hangs up, the thread still has the files, and their place in the queue is not free.
 async fn with_images(
     mut call: ImagesCall,
     config: &ServerConfig,
-) -> Result<(ImagesCall, ImageRequest), ApiError> {
+    slot: Slot,
+) -> Result<(ImagesCall, ImageRequest, Slot), ApiError> {
     let mut request = call.request.clone();
     let Some(image) = call.image.take() else {
-        return Ok((call, request));
+        return Ok((call, request, slot));
     };
     let mask = call.mask.take();
     let max_pixels = config.max_input_pixels;
-    let decoded =
-        tokio::task::spawn_blocking(move || decode_input(&image, mask.as_deref(), max_pixels));
-    let input = decoded
+    let decoded = tokio::task::spawn_blocking(move || {
+        let input = decode_input(&image, mask.as_deref(), max_pixels);
+        drop((image, mask));
+        input.map(|input| (input, slot))
+    });
+    let (input, slot) = decoded
         .await
         .map_err(|error| ApiError::internal(error.to_string()))??;
     // Without a size, images are as large as the one they start from.
@@ -127,7 +132,7 @@ async fn with_images(
     if call.endpoint == Endpoint::Edits {
         request.mask_image = input.mask;
     }
-    Ok((call, request))
+    Ok((call, request, slot))
 }
 
 /// Waits for the end of a job.
@@ -212,5 +217,48 @@ fn base_url(shared: &Shared, headers: &HeaderMap) -> String {
     match host {
         Some(host) => format!("http://{host}"),
         None => format!("http://{}", shared.address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Queue;
+    use axum::body::Bytes;
+    use std::{sync::mpsc, time::Duration};
+
+    #[test]
+    fn files_that_wait_for_a_thread_keep_their_place() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (queue, config) = (Queue::new(0), ServerConfig::default());
+        let call = ImagesCall {
+            endpoint: Endpoint::Edits,
+            request: ImageRequest::new("a hat"),
+            image: Some(Bytes::from_static(b"no picture")),
+            mask: None,
+            output: OutputFormat::Png,
+            response_format: ResponseFormat::Base64,
+            quality: "medium",
+            stream: false,
+            partial_images: 0,
+        };
+        runtime.block_on(async {
+            let (release, released) = mpsc::channel::<()>();
+            // The only thread is busy.
+            let busy = tokio::task::spawn_blocking(move || released.recv());
+            let decoding = with_images(call, &config, queue.reserve().unwrap());
+            let hung_up = tokio::time::timeout(Duration::from_millis(20), decoding).await;
+            assert!(hung_up.is_err());
+            assert_eq!(queue.reserve().unwrap_err().status.as_u16(), 429);
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            // What waits for the thread is done in turn.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert!(queue.reserve().is_ok());
+        });
     }
 }

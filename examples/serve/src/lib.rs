@@ -5,7 +5,7 @@
 //! | `POST /v1/images/generations` | images of a prompt |
 //! | `POST /v1/images/edits` | an image changed by a prompt, or its part under a mask |
 //! | `POST /v1/images/variations` | an image changed a little |
-//! | `GET /v1/models` | the name of the model |
+//! | `GET /v1/models` | the name of the model, and its aliases |
 //! | `GET /v1/files/NAME` | pictures that were answered by their address, for an hour |
 //!
 //! A model is not shared between threads: [`start`] opens it on a thread of its own (`worker.rs`),
@@ -30,6 +30,7 @@ mod error;
 mod fields;
 mod files;
 mod images;
+mod log_line;
 mod picture;
 mod progress;
 mod queue;

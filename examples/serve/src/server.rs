@@ -5,9 +5,10 @@ use crate::{
     auth::{check_key, check_origin},
     body::forget,
     connections::{ConnectionLimits, serve_connections},
-    error::{ApiError, Cause},
+    error::ApiError,
     files::Files,
     images::{edits, generations, variations},
+    log_line::LogLine,
     random::random_name,
     worker::{OpenModel, Worker},
 };
@@ -30,7 +31,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::oneshot;
 
@@ -221,38 +222,19 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// The name of a request, in the header of its answer and in the log.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) String);
-
-/// Gives every answer a name, and logs it.
-async fn note(
-    State(shared): State<Arc<Shared>>,
-    mut request: Request,
-    next: Next,
-) -> Response<Body> {
-    let start = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_string());
+/// Gives every answer a name, and logs it. A stream keeps the line of the log, an extension of its
+/// request, until its job has ended.
+async fn note(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
     let id = format!("req_{}", random_name().unwrap_or_default());
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).await;
+    let (mut parts, body) = request.into_parts();
+    let line = Arc::new(LogLine::new(shared, &parts, id.clone()));
+    parts.extensions.insert(line.clone());
+    let mut response = next.run(Request::from_parts(parts, body)).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         let name = HeaderName::from_static("x-request-id");
         response.headers_mut().insert(name, value);
     }
-    if shared.config.log.is_some() {
-        // Names of files are permissions.
-        let path = match path.strip_prefix("/v1/files/") {
-            Some(_) => "/v1/files/…".to_string(),
-            None => path.chars().take(100).collect(),
-        };
-        let cause = response.extensions().get::<Cause>();
-        let cause = cause.map_or(String::new(), |cause| format!(": {}", cause.0));
-        let (status, seconds) = (response.status().as_u16(), start.elapsed().as_secs_f64());
-        shared.config.log(&format!(
-            "{method} {path} {status} {seconds:.2} s {id}{cause}"
-        ));
-    }
+    line.answer(&response);
     response
 }
 
@@ -280,14 +262,26 @@ pub(crate) fn json_response(body: &serde_json::Value) -> Response<Body> {
     response
 }
 
-fn model_object(shared: &Shared) -> serde_json::Value {
-    json!({
-        "id": shared.model, "object": "model", "created": shared.started, "owned_by": "aigc"
-    })
+/// The names that the model answers to, its own one first.
+fn names(shared: &Shared) -> Vec<&str> {
+    let mut names = vec![shared.model.as_str()];
+    for alias in &shared.config.aliases {
+        if !names.contains(&alias.as_str()) {
+            names.push(alias);
+        }
+    }
+    names
+}
+
+/// The model under one of its names.
+fn model_object(shared: &Shared, name: &str) -> serde_json::Value {
+    json!({"id": name, "object": "model", "created": shared.started, "owned_by": "aigc"})
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Response<Body> {
-    json_response(&json!({"object": "list", "data": [model_object(&shared)]}))
+    let names = names(&shared).into_iter();
+    let models: Vec<_> = names.map(|name| model_object(&shared, name)).collect();
+    json_response(&json!({"object": "list", "data": models}))
 }
 
 /// The last part of an address, which may be no text.
@@ -295,8 +289,8 @@ type Name = Result<Path<String>, PathRejection>;
 
 async fn model(State(shared): State<Arc<Shared>>, name: Name) -> Response<Body> {
     let name = name.map_or_else(|_| String::new(), |Path(name)| name);
-    match name == shared.model {
-        true => json_response(&model_object(&shared)),
+    match names(&shared).contains(&name.as_str()) {
+        true => json_response(&model_object(&shared, &name)),
         false => ApiError::model(&name, &shared.model).into_response(),
     }
 }

@@ -3,10 +3,11 @@
 use crate::{
     error::ApiError,
     images::usage,
+    log_line::LogLine,
     picture::OutputFormat,
     queue::{FinishedImage, JobEvent, JobHandle},
     request::ImagesCall,
-    server::{Shared, unix_seconds},
+    server::unix_seconds,
 };
 use axum::{
     body::Body,
@@ -28,44 +29,50 @@ use std::{
     time::Duration,
 };
 
-/// Answers the job of request `id` by a stream. The headers are sent when the model has begun: an
-/// error before that has its own status.
+/// Answers a job by a stream, whose `line` is written when the job has ended. The headers are sent
+/// when the model has begun: an error before that has its own status.
 pub(crate) async fn stream_response(
     mut job: JobHandle,
     call: &ImagesCall,
-    shared: Arc<Shared>,
-    id: String,
+    line: Option<Arc<LogLine>>,
 ) -> Result<Response<Body>, ApiError> {
+    let first = match job.events.recv().await {
+        Some(JobEvent::Done(Err(error))) => return Err(error),
+        Some(event) => event,
+        None => return Err(ApiError::shutting_down()),
+    };
     let mut stream = EventStream {
-        shared,
-        id,
+        line,
         prefix: call.endpoint.event_prefix(),
         output: call.output,
         quality: call.quality,
         ready: VecDeque::new(),
-        job: None,
+        job: Some(job),
     };
-    match job.events.recv().await {
-        Some(JobEvent::Done(Err(error))) => return Err(error),
-        Some(event) => stream.add(event),
-        None => return Err(ApiError::shutting_down()),
-    }
-    stream.job = Some(job);
+    // A model that tells of no step has ended with the first event.
+    stream.add(first);
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(10));
     Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
 }
 
 /// The events of a job. Dropping it stops the job.
 struct EventStream {
-    shared: Arc<Shared>,
-    /// Name of the request.
-    id: String,
+    /// The line in the log; `None` once the job has ended.
+    line: Option<Arc<LogLine>>,
     prefix: &'static str,
     output: OutputFormat,
     quality: &'static str,
     ready: VecDeque<Event>,
     /// `None` once the job has ended.
     job: Option<JobHandle>,
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.as_ref().filter(|_| self.job.is_some()) {
+            line.close();
+        }
+    }
 }
 
 impl EventStream {
@@ -115,7 +122,7 @@ impl EventStream {
                 self.push(&data);
             }
             JobEvent::Done(Ok(finished)) => {
-                self.job = None;
+                (self.job, self.line) = (None, None);
                 for (i, image) in finished.images.iter().enumerate() {
                     // The same for all pictures, so that they are said once.
                     let warnings = if i == 0 { &finished.warnings[..] } else { &[] };
@@ -128,9 +135,9 @@ impl EventStream {
 
     fn fail(&mut self, error: &ApiError) {
         self.job = None;
-        // The answer was logged when its headers were sent.
-        if let Some(cause) = &error.cause {
-            self.shared.config.log(&format!("{}: {cause}", self.id));
+        if let Some(line) = self.line.take() {
+            let cause = error.cause.as_deref().or(error.code);
+            line.fail(cause.unwrap_or(error.error_type));
         }
         let mut data = error.json();
         data["type"] = "error".into();

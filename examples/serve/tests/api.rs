@@ -5,11 +5,12 @@ mod common;
 use aigc_examples_serve::{RunningServer, ServerConfig, start};
 use common::{
     Counts, colour,
-    http::{JSON, ask, form, generate, png},
-    serve, serve_with,
+    http::{JSON, ask, connect, form, generate, png, send},
+    serve, serve_with, wait_until,
 };
 use serde_json::{Value, json};
 use std::{
+    io::Read,
     net::TcpListener,
     sync::{Arc, Mutex},
     thread::sleep,
@@ -49,6 +50,24 @@ fn answers_have_the_shape_of_the_api() {
         (other.status, &other.error()["code"]),
         (404, &json!("model_not_found"))
     );
+}
+
+#[test]
+fn models_are_found_under_every_name() {
+    let mut config = ServerConfig::default();
+    config.aliases = ["dall-e-2", "squares", "mine"].map(String::from).into();
+    let (server, _) = serve_with(config, Duration::ZERO);
+    let list = ask(&server, "GET /v1/models", &[], b"").json();
+    let models = list["data"].as_array().unwrap();
+    let ids: Vec<_> = models.iter().map(|model| &model["id"]).collect();
+    assert_eq!(ids, ["squares", "dall-e-2", "mine"]);
+    for model in models {
+        let id = model["id"].as_str().unwrap();
+        let found = ask(&server, &format!("GET /v1/models/{id}"), &[], b"");
+        assert_eq!((found.status, &found.json()), (200, model));
+        let made = generate(&server, &json!({"prompt": "a", "model": id}));
+        assert_eq!(made.status, 200, "{id}");
+    }
 }
 
 #[test]
@@ -312,20 +331,20 @@ fn methods_are_those_of_http() {
     assert_eq!((other.status, other.header("allow")), (405, Some("POST")));
 }
 
-/// A server, and the lines of its log.
-fn serve_with_log() -> (RunningServer, Arc<Mutex<Vec<String>>>) {
+/// A server whose steps take a time, and the lines of its log.
+fn serve_with_log(step: Duration) -> (RunningServer, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::<String>::new()));
     let mut config = ServerConfig::default();
     config.log = Some({
         let lines = lines.clone();
         Arc::new(move |line| lines.lock().unwrap().push(line.into()))
     });
-    (serve_with(config, Duration::ZERO).0, lines)
+    (serve_with(config, step).0, lines)
 }
 
 #[test]
 fn causes_go_to_the_log_and_not_to_the_client() {
-    let (server, lines) = serve_with_log();
+    let (server, lines) = serve_with_log(Duration::ZERO);
     let answer = generate(&server, &json!({"prompt": "fail"}));
     assert!(!answer.text().contains("secret-place"));
     let lines = lines.lock().unwrap();
@@ -335,6 +354,50 @@ fn causes_go_to_the_log_and_not_to_the_client() {
         lines[0]
     );
     assert!(lines[0].contains(answer.header("x-request-id").unwrap()));
+}
+
+#[test]
+fn every_request_has_one_line_in_the_log() {
+    let (server, lines) = serve_with_log(Duration::from_millis(20));
+    for is_stream in [false, true] {
+        let body = json!({"prompt": "a", "num_inference_steps": 200, "stream": is_stream});
+        let body = body.to_string();
+        let mut client = connect(&server);
+        let head = "POST /v1/images/generations";
+        send(&mut client, head, &[JSON], body.as_bytes());
+        match is_stream {
+            // The stream has begun.
+            true => client.read_exact(&mut [0; 15]).unwrap(),
+            false => wait_until("the request arrives", || server.load() == 1),
+        }
+        drop(client);
+        wait_until("the model is stopped", || server.load() == 0);
+    }
+    for body in [
+        json!({"prompt": "fail later", "stream": true}),
+        json!({"prompt": "a", "stream": true}),
+        json!({"prompt": "a"}),
+    ] {
+        assert_eq!(generate(&server, &body).status, 200);
+    }
+    server.stop().unwrap();
+    let lines = lines.lock().unwrap();
+    let closed = ": the connection was closed";
+    let expected = [
+        ("-", closed),
+        ("200", closed),
+        ("200", "/models/secret-place: broken"),
+        ("200", ""),
+        ("200", ""),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, (status, end)) in lines.iter().zip(expected) {
+        let start = format!("POST /v1/images/generations {status} ");
+        assert!(line.starts_with(&start), "{line}");
+        let (_, rest) = line.split_once(" s req_").unwrap();
+        assert_eq!(rest.contains(": "), !end.is_empty(), "{line}");
+        assert!(rest.contains(end), "{line}");
+    }
 }
 
 /// The events of a stream, each with its data.
@@ -353,7 +416,7 @@ fn events(text: &str) -> Vec<(&str, Value)> {
 
 #[test]
 fn streams_end_with_an_error_after_the_first_step() {
-    let (server, lines) = serve_with_log();
+    let (server, lines) = serve_with_log(Duration::ZERO);
     let request = json!({"prompt": "fail later", "stream": true, "partial_images": 3});
     let answer = generate(&server, &request);
     assert_eq!(answer.status, 200);
@@ -374,8 +437,21 @@ fn streams_end_with_an_error_after_the_first_step() {
     // The cause is in the log, with the name of the request.
     let lines = lines.lock().unwrap();
     let id = answer.header("x-request-id").unwrap();
-    let cause = lines.iter().find(|line| line.contains("secret-place"));
-    assert!(cause.is_some_and(|line| line.contains(id)), "{lines:?}");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("secret-place") && lines[0].contains(id),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn streams_of_models_that_tell_of_no_step_end_well() {
+    let request = json!({"prompt": "no steps", "stream": true});
+    let answer = generate(&serve(), &request);
+    let text = answer.text();
+    let events = events(&text);
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["image_generation.completed"], "{text}");
 }
 
 #[test]

@@ -384,7 +384,10 @@ fn openai_python_client_is_served() {
     config.max_body_bytes = 1_000_000;
     let (server, counts) = serve_with(config, Duration::from_millis(20));
     let folder = tempfile::tempdir().unwrap();
-    let case = serde_json::json!({"base_url": server.base_url(), "api_key": "sk-right"});
+    let open = serve();
+    let case = serde_json::json!({
+        "base_url": server.base_url(), "api_key": "sk-right", "open_url": open.base_url()
+    });
     std::fs::write(folder.path().join("serve.json"), case.to_string()).unwrap();
     let printed = run_script(&python, "openai_client.py", folder.path());
     let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
@@ -410,6 +413,7 @@ fn openai_python_client_is_served() {
             "raw_answer",
             "asynchronous",
             "error_authentication",
+            "error_permission",
             "error_invalid_value",
             "error_unknown_parameter",
             "error_missing_parameter",

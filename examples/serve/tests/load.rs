@@ -92,6 +92,7 @@ fn serve_until_the_input_ends() {
     for line in std::io::stdin().lines() {
         match line.unwrap().as_str() {
             "load" => println!("\nload: {}", server.load()),
+            "begun" => println!("\nbegun: {}", Counts::of(&counts.begun)),
             _ => println!("\ncancelled: {}", Counts::of(&counts.cancelled)),
         }
     }
@@ -140,7 +141,15 @@ impl Serving {
         self.read(name).parse().unwrap()
     }
 
-    /// `count` connections that are closed while their requests wait or are made.
+    fn wait_until(&mut self, what: &str, holds: impl Fn(&mut Self) -> bool) {
+        let start = Instant::now();
+        while !holds(self) {
+            assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        }
+    }
+
+    /// `count` connections, two at a time, that are closed while the request of the first one is
+    /// made and that of the second one waits.
     fn hang_up_many(&mut self, count: usize) {
         let body = r#"{"prompt": "a cat", "num_inference_steps": 200}"#;
         let request = format!(
@@ -148,14 +157,23 @@ impl Serving {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        for _ in 0..count {
-            let mut stream = TcpStream::connect(self.address).unwrap();
+        let address = self.address;
+        let send = || {
+            let mut stream = TcpStream::connect(address).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
-            while self.ask("load") == 0 {}
-        }
-        let start = Instant::now();
-        while self.ask("load") > 0 {
-            assert!(start.elapsed() < Duration::from_secs(10), "work is left");
+            stream
+        };
+        for _ in 0..count / 2 {
+            let begun = self.ask("begun");
+            let made = send();
+            self.wait_until("no request begins", |server| server.ask("begun") > begun);
+            let waits = send();
+            // On a slow machine the first one may have ended before it is seen that both are there.
+            self.wait_until("no request waits", |server| {
+                server.ask("load") == 2 || server.ask("begun") > begun + 1
+            });
+            drop((made, waits));
+            self.wait_until("work is left", |server| server.ask("load") == 0);
         }
     }
 }

@@ -93,8 +93,26 @@ fn mistakes_are_named_before_the_model_is_opened() {
         (&["--model", here, "--base", here], "is a directory"),
         (&["--base", here], "--model"),
         (&["--model", here, "--max-side", "0"], "max_side"),
+        (&["--model", here, "--high-steps", "300"], "max_steps"),
+        (
+            &["--model", here, "--max-url-bytes", "99999999999999"],
+            "--max-url-bytes",
+        ),
         (&["--model", here, "--listen", "0.0.0.0:0"], "SERVE_API_KEY"),
         (&["--model", here], "model_index.json"),
+        (
+            &[
+                "--model",
+                here,
+                "--high-steps",
+                "300",
+                "--max-steps",
+                "300",
+                "--max-url-bytes",
+                "0",
+            ],
+            "model_index.json",
+        ),
     ] {
         let listen = match arguments.contains(&"--listen") {
             true => &[][..],

@@ -174,7 +174,8 @@ fn options_without_effect_are_reported() {
     options.true_cfg_scale = 2.0;
     options.guidance_rescale = 0.5;
     options.eta = 0.5;
-    let request = request().with_guidance_scale(1.0);
+    let small = request();
+    let request = small.clone().with_guidance_scale(1.0);
     let mut generation = GenerationOptions::default();
     let result = sd
         .generate_with_options(&request, &options, &mut generation)
@@ -188,6 +189,32 @@ fn options_without_effect_are_reported() {
     ] {
         let found = result.warnings.iter().any(|warning| warning.contains(text));
         assert!(found, "{text}: {:?}", result.warnings);
+    }
+
+    // A guidance scale that nothing uses: FLUX.1 schnell is not told it, dev is.
+    let mut scores = PipelineOptions::default();
+    scores.size_conditions.aesthetic_scores = Some([6.0, 2.5]);
+    let mut scale = PipelineOptions::default();
+    scale.guidance_scale = Some(4.0);
+    let plain = PipelineOptions::default();
+    let (of_scale, of_scores) = ("`guidance_scale` has no effect", "aesthetic_scores` has no");
+    for (name, given, options, text, is_said) in [
+        ("tiny-flux-schnell", Some(4.0), &plain, of_scale, true),
+        ("tiny-flux-schnell", None, &scale, of_scale, true),
+        ("tiny-flux-schnell", Some(1.0), &plain, of_scale, false),
+        ("tiny-flux-schnell", None, &plain, of_scale, false),
+        ("tiny-flux-dev", Some(4.0), &plain, of_scale, false),
+        ("tiny-lcm", Some(4.0), &plain, of_scale, false),
+        ("tiny-sdxl", None, &scores, of_scores, true),
+        ("tiny-sdxl", None, &plain, of_scores, false),
+    ] {
+        let pipeline = open(name).unwrap();
+        let mut request = small.clone();
+        request.guidance_scale = given;
+        let result = pipeline.generate_with_options(&request, options, &mut generation);
+        let warnings = result.unwrap().warnings;
+        let found = warnings.iter().any(|warning| warning.contains(text));
+        assert_eq!(found, is_said, "{name} {given:?}: {warnings:?}");
     }
 }
 

@@ -240,6 +240,15 @@ fn refiners_are_told_aesthetic_scores() {
     // diffusers' defaults.
     assert_eq!(made(None), made(Some([6.0, 2.5])));
     assert_ne!(made(None), made(Some([2.0, 9.0])));
+    // In place of the target size.
+    let mut options = PipelineOptions::default();
+    options.size_conditions.target_size = Some([32, 32]);
+    let mut generation = GenerationOptions::default();
+    let result = refiner.generate_with_options(&from, &options, &mut generation);
+    let result = result.unwrap();
+    let said = |warning: &String| warning.starts_with("target sizes of `size_conditions`");
+    assert!(result.warnings.iter().any(said), "{:?}", result.warnings);
+    assert_eq!(pixels(&result), made(None));
 
     // Written and opened again, it is a refiner.
     let written = tempfile::tempdir().unwrap();

@@ -151,13 +151,16 @@ fn pickled_inversions_open() {
     assert!(inversion.fits(Component::TextEncoder, 4));
 }
 
+/// Width of a text encoder of CLIP.
+fn width(encoder: &Path) -> usize {
+    let text = std::fs::read_to_string(encoder.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    config["hidden_size"].as_u64().unwrap() as usize
+}
+
 /// Widths of the text encoders of a small pipeline.
 fn widths(dir: &Path) -> [usize; 2] {
-    ["text_encoder", "text_encoder_2"].map(|encoder| {
-        let text = std::fs::read_to_string(dir.join(encoder).join("config.json")).unwrap();
-        let config: Value = serde_json::from_str(&text).unwrap();
-        config["hidden_size"].as_u64().unwrap() as usize
-    })
+    ["text_encoder", "text_encoder_2"].map(|encoder| width(&dir.join(encoder)))
 }
 
 /// An inversion with two vectors for each name and width; those of a width are always the same.
@@ -218,7 +221,13 @@ fn inversions_extend_the_encoders_that_they_are_for() {
     ] {
         let path = dir.path().join(format!("{name}.safetensors"));
         let inversion = written(&path, &sets);
-        pipeline.load_textual_inversion(&inversion).unwrap();
+        let report = pipeline.load_textual_inversion(&inversion).unwrap();
+        assert_eq!(report.is_complete(), extends == [true, true], "{name}");
+        let both = [Component::TextEncoder, Component::TextEncoder2];
+        for (component, extends) in both.into_iter().zip(extends) {
+            assert_eq!(report.applied.contains(&component), extends, "{name}");
+            assert_eq!(report.not_applied.contains(&component), !extends, "{name}");
+        }
         let (states, pooled, ids) = in_two(&pipeline, &request.prompt, l);
         for (which, extends) in extends.into_iter().enumerate() {
             let off = tensors_apart(states[which].clone(), plain.0[which].clone());
@@ -255,14 +264,19 @@ fn inversions_that_fit_no_encoder_are_refused() {
     let ([l, g], dir) = (widths(&from), tempfile::tempdir().unwrap());
     let prompt = "a photo of a <toy>";
     let plain = in_two(&pipeline, prompt, l);
-    for (name, tensor, width) in [
-        ("l", "clip_l", 2 * l),
-        ("g", "clip_g", 2 * g),
-        ("width", "emb_params", l + g),
+    for (name, sets, wrong) in [
+        ("l", vec![("clip_l", 2 * l)], 2 * l),
+        ("g", vec![("clip_g", 2 * g)], 2 * g),
+        ("width", vec![("emb_params", l + g)], l + g),
+        // One of them fits.
+        ("first", vec![("clip_l", l), ("clip_g", 2 * g)], 2 * g),
+        ("second", vec![("clip_l", 2 * l), ("clip_g", g)], 2 * l),
     ] {
         let path = dir.path().join(format!("{name}.safetensors"));
-        let inversion = written(&path, &[(tensor, width)]);
+        let inversion = written(&path, &sets);
         let error = pipeline.load_textual_inversion(&inversion).unwrap_err();
+        let named = format!("have the width {wrong}");
+        assert!(error.to_string().contains(&named), "{error}");
         let names_file = matches!(&error, Error::Weights { path: found, .. } if *found == path);
         assert!(names_file, "{error:?}");
         let found = in_two(&pipeline, prompt, l);
@@ -275,4 +289,32 @@ fn inversions_that_fit_no_encoder_are_refused() {
     let path = dir.path().join("fits.safetensors");
     let inversion = written(&path, &[("clip_l", l), ("clip_g", g)]);
     pipeline.load_textual_inversion(&inversion).unwrap();
+}
+
+/// An embedding of another family may fit one of several encoders: the others are named.
+#[test]
+fn inversions_report_the_encoders_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    // The second encoder of FLUX.1 is T5; that of Stable Diffusion 1 is not there.
+    for (name, tensors, is_complete) in [
+        ("tiny-sdxl", vec!["emb_params"], false),
+        ("tiny-flux-schnell", vec!["emb_params"], false),
+        ("tiny-sd15", vec!["clip_l", "clip_g"], false),
+        ("tiny-sd15", vec!["clip_l"], true),
+    ] {
+        let (Some(mut pipeline), Some(from)) = (open(name), tiny(name)) else {
+            return;
+        };
+        let width = width(&from.join("text_encoder"));
+        let sets: Vec<(&str, usize)> = tensors.iter().map(|name| (*name, width)).collect();
+        let file = format!("{name}-{}.safetensors", sets.len());
+        let inversion = written(&dir.path().join(file), &sets);
+        let report = pipeline.load_textual_inversion(&inversion).unwrap();
+        let expected = match is_complete {
+            true => "<toy>: applied to text_encoder",
+            false => "<toy>: applied to text_encoder; not applied to text_encoder_2",
+        };
+        assert_eq!(report.to_string(), expected, "{name} {tensors:?}");
+        assert_eq!(report.is_complete(), is_complete);
+    }
 }

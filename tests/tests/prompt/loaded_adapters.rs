@@ -93,6 +93,32 @@ fn refused_adapters_change_nothing() {
     assert_eq!(image(&sd), plain);
 }
 
+/// All adapters that do not fit are named at once.
+#[test]
+fn every_unfit_adapter_is_named() {
+    let Some(mut sd) = open("tiny-sd15") else {
+        return;
+    };
+    let (dir, unfit) = (
+        tempfile::tempdir().unwrap(),
+        file("sdxl-lora-kohya", "lora.safetensors"),
+    );
+    let names = ["first.safetensors", "second.safetensors"];
+    let mut files = two().to_vec();
+    for name in names {
+        let path = dir.path().join(name);
+        std::fs::copy(&unfit, &path).unwrap();
+        files.push((path, LoraScales::new(1.0)));
+    }
+    let error = sd.load_loras(&files, LoraMode::Merged).unwrap_err();
+    let message = error.to_string();
+    let fitting = ["a.safetensors", "b.safetensors"];
+    for (unfit, fits) in names.into_iter().zip(fitting) {
+        assert!(message.contains(unfit), "{unfit}: {message}");
+        assert!(!message.contains(fits), "{fits}: {message}");
+    }
+}
+
 /// Parts that are released after their use are changed again whenever they are opened.
 #[test]
 fn parts_that_are_opened_again_have_their_adapters() {

@@ -7,16 +7,21 @@ use crate::{
 use aigc_core::{
     device::device,
     params::{ParamMapper, map_params},
-    text_to_image::{GenerationOptions, GenerationStage, ImageRequest, TextToImage},
+    text_to_image::{
+        GeneratedImages, GenerationOptions, GenerationStage, ImageRequest, TextToImage,
+    },
     weights::WeightDtype,
 };
 use aigc_pipelines::text_to_image::{
-    NoiseSource, PipelineOpenOptions, PipelineOptions, Prompts, Residency, TextToImagePipeline,
-    Tiling, noise_of_images,
+    NoiseSource, PipelineOpenOptions, PipelineOptions, PreviewDecoder, Prompts, Residency,
+    TextToImagePipeline, Tiling, noise_of_images,
 };
 use aigc_vae::AutoencoderKl;
 use burn::{module::Param, tensor::Tensor};
 use std::ops::ControlFlow;
+
+/// Names of text encoders.
+const ENCODERS: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
 
 /// Names of the parts that are in memory.
 fn in_memory(pipeline: &TextToImagePipeline) -> Vec<String> {
@@ -33,7 +38,8 @@ fn in_memory(pipeline: &TextToImagePipeline) -> Vec<String> {
 
 #[test]
 fn parts_are_opened_when_needed_and_released() {
-    for (name, network, parts) in [("tiny-sd15", "unet", 3), ("tiny-sd3", "transformer", 5)] {
+    for (name, network, encoders) in [("tiny-sd15", "unet", 1), ("tiny-sd3", "transformer", 3)] {
+        let encoders = &ENCODERS[..encoders];
         let Some(always) = open(name) else { return };
         let expected = pixels(&always.generate(&request().with_n(2)).unwrap());
         for residency in [Residency::OnDemand, Residency::WhileNeeded] {
@@ -52,7 +58,7 @@ fn parts_are_opened_when_needed_and_released() {
             drop(generation);
             assert_eq!(pixels(&made.unwrap()), expected, "{name} {residency:?}");
             let kept = if residency == Residency::OnDemand {
-                parts
+                encoders.len() + 2
             } else {
                 0
             };
@@ -62,18 +68,50 @@ fn parts_are_opened_when_needed_and_released() {
                 continue;
             }
             for (stage, step, found) in seen {
-                let needed = match stage {
-                    GenerationStage::Encoding => vec![],
-                    GenerationStage::Denoising => vec![network],
+                let needed = match (stage, step) {
+                    // What was used before is released.
+                    (GenerationStage::Loading, _) | (GenerationStage::Encoding, 1) => vec![],
+                    (GenerationStage::Encoding, _) => encoders.to_vec(),
+                    (GenerationStage::Denoising, _) => vec![network],
                     _ => vec!["vae"],
                 };
-                match step {
-                    // Before the stage has begun; the image before may have opened its part.
-                    0 => assert!(found.is_empty() || found == needed, "{stage:?}: {found:?}"),
-                    _ => assert_eq!(found, needed, "{name} {stage:?}"),
-                }
+                assert_eq!(found, needed, "{name} {stage:?} {step}");
             }
         }
+    }
+}
+
+/// Opening parts is reported before the stage that needs them, and only then.
+#[test]
+fn opening_parts_is_reported() {
+    use GenerationStage::{Decoding, Denoising, Encoding, Loading};
+    let from_image = request().with_image(picture(32, 32), Some(0.5));
+    let opened = [Loading, Encoding, Loading, Denoising, Loading, Decoding];
+    let in_memory = [Encoding, Denoising, Decoding];
+    for (residency, first, second) in [
+        (Residency::Always, &in_memory[..], &in_memory[..]),
+        (Residency::OnDemand, &opened[..], &in_memory[..]),
+        (Residency::WhileNeeded, &opened[..], &opened[..]),
+    ] {
+        let options = PipelineOpenOptions::default().with_residency(residency);
+        let Some(pipeline) = open_with("tiny-sd15", &options) else {
+            return;
+        };
+        let stages = |request: &ImageRequest| {
+            let mut seen = vec![];
+            let mut generation = GenerationOptions::default().with_callback(|progress| {
+                seen.push(progress.stage);
+                ControlFlow::Continue(())
+            });
+            let made = pipeline.generate_with(request, &mut generation);
+            drop(generation);
+            made.unwrap();
+            seen.dedup();
+            seen
+        };
+        assert_eq!(stages(&request()), first, "{residency:?}");
+        assert_eq!(stages(&request()), second, "{residency:?}");
+        assert_eq!(stages(&from_image), second, "{residency:?}");
     }
 }
 
@@ -134,34 +172,46 @@ fn half_precision_weights_give_nearly_the_same() {
     assert!(halved.peak < whole.peak);
 }
 
-/// Multiplies the first layer of a decoder, so that 16 bits do not hold it. The norms after it
-/// divide by as much.
-struct Enlarge;
+/// Multiplies the first layer of a decoder or an encoder, so that 16 bits do not hold it. The norms
+/// after it divide by as much.
+struct Enlarge(&'static str);
 
 impl ParamMapper for Enlarge {
     fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match path.starts_with("decoder.conv_in.") {
+        match path.starts_with(self.0) {
             true => param.map(|tensor| tensor * 1e7),
             false => param,
         }
     }
 }
 
-#[test]
-fn overflowing_autoencoders_are_opened_again_in_32_bits() {
-    let Some(from) = tiny("tiny-sd15") else {
-        return;
-    };
+/// Opens a pipeline whose autoencoder has a layer that 16 bits do not hold.
+fn with_large(layer: &'static str) -> Option<impl Fn(WeightDtype) -> TextToImagePipeline> {
+    let from = tiny("tiny-sd15")?;
     let (dir, flex) = (tempfile::tempdir().unwrap(), device("flex").unwrap());
     copy_dir(&from, dir.path());
     let vae = AutoencoderKl::from_pretrained(from.join("vae"), &flex).unwrap();
-    let large = map_params(vae.into_inner(), &mut Enlarge);
+    let large = map_params(vae.into_inner(), &mut Enlarge(layer));
     large.save_pretrained(dir.path().join("vae")).unwrap();
-    let open = |dtype| {
+    Some(move |dtype| {
         let options = PipelineOpenOptions::default().with_dtype(dtype);
         let opened = TextToImagePipeline::from_pretrained_with(dir.path(), &options, &flex);
         opened.unwrap().into_inner()
+    })
+}
+
+/// How often warnings say that the autoencoder overflowed.
+fn overflows(result: &GeneratedImages) -> usize {
+    let said = |warning: &&String| warning.contains("overflowed in 16 bits");
+    result.warnings.iter().filter(said).count()
+}
+
+#[test]
+fn overflowing_autoencoders_are_opened_again_in_32_bits() {
+    let Some(open) = with_large("decoder.conv_in.") else {
+        return;
     };
+    let flex = device("flex").unwrap();
     let whole = open(WeightDtype::F32);
     let result = whole.generate(&request()).unwrap();
     assert!(result.warnings.is_empty(), "{:?}", result.warnings);
@@ -172,13 +222,56 @@ fn overflowing_autoencoders_are_opened_again_in_32_bits() {
     let expected = whole.decode(&job, latents.clone()).unwrap();
 
     let half = open(WeightDtype::F16);
-    let result = half.generate(&request()).unwrap();
-    let said = |warning: &String| warning.contains("overflowed in 16 bits");
-    assert!(result.warnings.iter().any(said), "{:?}", result.warnings);
+    let result = half.generate(&request().with_n(2)).unwrap();
+    assert_eq!(overflows(&result), 1, "{:?}", result.warnings);
     let decoded = half.decode(&job, latents).unwrap();
     assert_eq!(tensors_apart(decoded, expected), 0.0);
     // It stays open in 32 bits: nothing overflows again.
     let again = half.generate(&request()).unwrap();
+    assert!(again.warnings.is_empty(), "{:?}", again.warnings);
+}
+
+/// Previews are not made of numbers that are not finite either.
+#[test]
+fn overflowing_previews_are_decoded_in_32_bits() {
+    let Some(open) = with_large("decoder.conv_in.") else {
+        return;
+    };
+    for decoder in [PreviewDecoder::Small, PreviewDecoder::Linear] {
+        let half = open(WeightDtype::F16);
+        let mut options = PipelineOptions::default();
+        options.preview = decoder;
+        let mut previews = vec![];
+        let mut generation = GenerationOptions::default().with_callback(|progress| {
+            previews.extend(progress.preview.into_iter().flat_map(|preview| preview()));
+            ControlFlow::Continue(())
+        });
+        let made = half.generate_with_options(&request(), &options, &mut generation);
+        drop(generation);
+        assert_eq!(overflows(&made.unwrap()), 1);
+        assert_eq!(previews.len(), 4);
+        for preview in previews {
+            let preview = preview.to_rgb8();
+            let first = preview.get_pixel(0, 0);
+            let is_plain = preview.pixels().all(|pixel| pixel == first);
+            assert!(!is_plain, "{:?}: {first:?}", options.preview);
+        }
+    }
+}
+
+/// Also the encoder, which nothing else tells of.
+#[test]
+fn overflowing_encoders_are_reported() {
+    let Some(open) = with_large("encoder.conv_in.") else {
+        return;
+    };
+    let request = request().with_image(picture(32, 32), Some(0.5));
+    let whole = open(WeightDtype::F32).generate(&request).unwrap();
+    assert!(whole.warnings.is_empty(), "{:?}", whole.warnings);
+    let half = open(WeightDtype::F16);
+    let result = half.generate(&request).unwrap();
+    assert_eq!(overflows(&result), 1, "{:?}", result.warnings);
+    let again = half.generate(&request).unwrap();
     assert!(again.warnings.is_empty(), "{:?}", again.warnings);
 }
 

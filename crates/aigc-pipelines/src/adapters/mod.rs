@@ -7,7 +7,8 @@
 //! applied, and fails if an adapter is for another network or applies to nothing.
 //! [`add_adapter`] attaches new adapters for training, and [`LoraWriter`] writes them.
 //!
-//! A [`TextualInversion`] is a file of vectors for new tokens.
+//! A [`TextualInversion`] is a file of vectors for new tokens. An [`InversionReport`] says which
+//! text encoders have them.
 
 mod attach;
 mod component;
@@ -32,7 +33,7 @@ pub use aigc_core::lora::LoraConfig;
 pub use component::Component;
 pub use lora_file::{Lora, LoraForm};
 pub use low_rank::detach;
-pub use report::LoraReport;
+pub use report::{InversionReport, LoraReport};
 pub use scales::LoraScales;
 pub use stack::LoraStack;
 pub use textual_inversion::{TextualInversion, expand_prompt};

@@ -110,9 +110,19 @@ impl LoraStack {
     ///
     /// # Errors
     /// [`Error::Weights`] with the file of the first adapter that does not fit a part, naming all
-    /// its tensors that do not, or that applies to nothing.
+    /// its tensors that do not, or that applies to nothing; then those of all further ones.
     pub fn finish(self) -> Result<Vec<LoraReport>> {
-        self.entries.into_iter().map(Entry::report).collect()
+        let (mut reports, mut errors) = (vec![], vec![]);
+        for entry in self.entries {
+            match entry.report() {
+                Ok(report) => reports.push(report),
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.into_iter().reduce(joined) {
+            None => Ok(reports),
+            Some(error) => Err(error),
+        }
     }
 
     /// The changes of each layer, by its index; `None` if some do not fit.
@@ -169,6 +179,14 @@ impl Lora {
         let mut stack = LoraStack::new().with(self, scale)?;
         let model = stack.attach(model, component)?;
         Ok((model, only(stack.finish()?)))
+    }
+}
+
+/// The first error, with the text of the other one.
+fn joined(first: Error, other: Error) -> Error {
+    match first {
+        Error::Weights { path, reason } => Error::weights(path, format!("{reason}; {other}")),
+        first => first,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can be known before a request is sent.
 
 use super::{
-    ImagesApiError, ImagesApiErrorKind, OpenAiConfig, OpenAiImages,
+    ImagesApiError, ImagesApiErrorKind, ImagesResponse, OpenAiConfig, OpenAiImages,
     models::rules,
     request::{Call, Endpoint},
 };
@@ -9,11 +9,11 @@ use super::{
 impl OpenAiImages {
     /// Checks what can be known before a request is sent.
     ///
-    /// Fields that are left out are added to `warnings`.
+    /// Fields that are left out are noted in `response`.
     pub(super) fn check(
         &self,
         call: &mut Call<'_>,
-        warnings: &mut Vec<String>,
+        response: &mut ImagesResponse,
     ) -> Result<(), ImagesApiError> {
         if call.prompt.is_some_and(|prompt| prompt.trim().is_empty()) {
             return Err(ImagesApiError::field("prompt", "empty", "a description"));
@@ -55,9 +55,7 @@ impl OpenAiImages {
         };
         let drop = self.config.drop_unsupported_fields;
         for name in rules.check_fields(call.endpoint, &mut call.options, drop)? {
-            warnings.push(format!(
-                "`{name}` was left out: the model does not accept it"
-            ));
+            response.leave_out(&name, "the model does not accept it");
         }
         if self.base.is_official() {
             rules.check_values(call.prompt, &call.images, &call.options)?;

@@ -112,7 +112,7 @@ impl OpenAiImages {
     ) -> Result<ImagesResponse, ImagesApiError> {
         check_logger(&self.config)?;
         let mut response = ImagesResponse::default();
-        self.check(&mut call, &mut response.warnings)?;
+        self.check(&mut call, &mut response)?;
         let exchange = Exchange::new(&self.config, &self.base, options.cancel.clone());
         exchange.watched(|| self.send(&exchange, call, response, options))
     }

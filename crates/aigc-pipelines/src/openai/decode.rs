@@ -86,13 +86,41 @@ fn is_cut(format: PictureFormat, bytes: &[u8]) -> bool {
     match format {
         PictureFormat::Png => false,
         PictureFormat::Jpeg => {
-            let tail = &bytes[bytes.len().saturating_sub(64)..];
-            !tail.windows(2).any(|pair| pair == [0xff, 0xd9])
+            // Cameras append further pictures, films and notes to the end of the picture.
+            let scans = scans(bytes).unwrap_or_default();
+            !scans.windows(2).any(|pair| pair == [0xff, 0xd9])
         }
         PictureFormat::WebP => {
             let size: Option<[u8; 4]> = bytes.get(4..8).and_then(|size| size.try_into().ok());
             let size = size.map_or(u32::MAX, u32::from_le_bytes);
             (bytes.len() as u64) < 8 + u64::from(size)
+        }
+    }
+}
+
+/// What follows the header of the first scan of a JPEG file; `None` if there is none. The segments
+/// before it may hold a preview with an end of its own.
+fn scans(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes;
+    loop {
+        // As decoders do, bytes between segments are skipped.
+        let start = rest.iter().position(|byte| *byte == 0xff)?;
+        rest = &rest[start + 1..];
+        let marker = *rest.first()?;
+        let segment = match marker {
+            0xff => continue,
+            // Markers without a segment.
+            0x00 | 0x01 | 0xd0..=0xd8 => 0,
+            0xd9 => return None,
+            _ => {
+                let length: [u8; 2] = rest.get(1..3)?.try_into().ok()?;
+                // The length counts its own two bytes.
+                usize::from(u16::from_be_bytes(length)).max(2)
+            }
+        };
+        rest = rest.get(1 + segment..)?;
+        if marker == 0xda {
+            return Some(rest);
         }
     }
 }
@@ -131,6 +159,45 @@ mod tests {
         let fault = decode_picture(b"<html>", 10_000).unwrap_err();
         assert!(matches!(fault, PictureFault::Format { bytes: 6, .. }));
         assert!(fault.to_string().contains("<html>"), "{fault}");
+    }
+
+    #[test]
+    fn jpeg_files_end_where_their_picture_does() {
+        let jpeg = file(ImageFormat::Jpeg, 40, 30);
+        // Exif without entries, and a preview with an end.
+        let preview = file(ImageFormat::Jpeg, 8, 8);
+        let exif = [&b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"[..], &preview].concat();
+        let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
+        let with_preview = [&jpeg[..2], b"\xff\xe1", &length, &exif, &jpeg[2..]].concat();
+        for whole in [jpeg, with_preview] {
+            let (expected, _) = decode_picture(&whole, 10_000).unwrap();
+            let appended = [&whole[..], &[7u8; 1000]].concat();
+            let (found, _) = decode_picture(&appended, 10_000).unwrap();
+            assert_eq!(found, expected);
+            for end in (0..whole.len() - 1).step_by(7) {
+                assert!(decode_picture(&whole[..end], 10_000).is_err(), "{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_of_segments_may_be_wrong() {
+        for (bytes, expected) in [
+            (&b"\xff\xd8\xff\xe1\xff\xff\xff\xd9"[..], None),
+            (b"\xff\xd8\xff\xe1\0\0\xff\xd9", None),
+            (b"\xff\xd8\xff\xe1\0", None),
+            (b"\xff\xd8\xff\xff\xff", None),
+            (b"\xff\xd8\xff\xda\0\x04x", None),
+            (b"", None),
+            (b"\xff\xd8\xff\xda\0\0x", Some(&b"x"[..])),
+            (
+                b"\xff\xd8\xff\xe1\0\x04\xff\xda?\xff\xff\xda\0\x02",
+                Some(&b""[..]),
+            ),
+        ] {
+            assert_eq!(scans(bytes), expected, "{bytes:?}");
+            assert!(decode_picture(bytes, 10_000).is_err(), "{bytes:?}");
+        }
     }
 
     #[test]

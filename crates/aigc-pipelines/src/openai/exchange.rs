@@ -3,6 +3,7 @@
 use super::{
     ApiKey, ImagesApiError, ImagesApiErrorKind, OpenAiConfig,
     answer::Answer,
+    error::shown,
     request::RequestBody,
     retry::{asked_wait, is_temporary},
     url::{BaseUrl, resolve},
@@ -229,12 +230,12 @@ impl<'a> Exchange<'a> {
             .map_err(|error| self.broken(error, false))?;
         match response.status().is_success() {
             true => Ok(response),
-            false => Err(self.refused(response)),
+            false => Err(self.refused(url, response)),
         }
     }
 
-    /// The failure that an answer is.
-    fn refused(&self, response: Response<Body>) -> Failure {
+    /// The failure that an answer from `url` is.
+    fn refused(&self, url: &str, response: Response<Body>) -> Failure {
         use ImagesApiErrorKind as Kind;
         let (head, body) = response.into_parts();
         let mut bytes = vec![];
@@ -247,12 +248,29 @@ impl<'a> Exchange<'a> {
             return Failure::lasting(error);
         }
         let status = head.status.as_u16();
-        let error = self.answer(status, &head.headers, &bytes).error();
+        let answer = self.answer(status, &head.headers, &bytes);
+        let location = header(&head.headers, "location");
+        let error = match location.filter(|_| head.status.is_redirection()) {
+            Some(location) => self.redirected(url, location).with_answer(&answer),
+            None => answer.error(),
+        };
         let is_final = matches!(error.kind(), Kind::Quota | Kind::Moderation);
         Failure {
             is_temporary: is_temporary(status, &head.headers) && !is_final,
             error,
         }
+    }
+
+    /// The error of a redirect, which requests do not follow: whoever answers may send them
+    /// anywhere, and they have the key.
+    fn redirected(&self, from: &str, location: &str) -> ImagesApiError {
+        let to = resolve(from, location, self.is_loopback);
+        let to = shown(&self.shown(to.as_deref().unwrap_or(location)));
+        let message = format!(
+            "the server redirects to {to}, and requests are not sent there: if it is the API, give \
+             the part before `/images` as the base URL"
+        );
+        ImagesApiError::new(ImagesApiErrorKind::InvalidAnswer, message)
     }
 
     /// An answer that is to become an error.
@@ -345,7 +363,7 @@ impl<'a> Exchange<'a> {
                 continue;
             }
             if !response.status().is_success() {
-                let failure = self.refused(response);
+                let failure = self.refused(&url, response);
                 return Err(Failure {
                     error: failure.error.with_url(&self.shown(&url)),
                     ..failure

@@ -30,6 +30,8 @@ pub struct ImagesResponse {
     pub request_id: Option<String>,
     /// Number of requests that were sent; a server may have charged for each.
     pub attempts: u32,
+    /// Names of the fields that were left out because the model or the server refuses them.
+    pub dropped: Vec<String>,
     /// What the caller should know: fields that were left out, pictures that could not be read, and
     /// what the server says in a field `warnings`.
     pub warnings: Vec<String>,
@@ -199,9 +201,17 @@ impl ImagesResponse {
             .iter_mut()
             .flat_map(|image| [&mut image.url, &mut image.revised_prompt]);
         let texts = own.into_iter().chain(of_images).flatten();
-        for text in texts.chain(&mut self.warnings) {
+        let lists = self.dropped.iter_mut().chain(&mut self.warnings);
+        for text in texts.chain(lists) {
             *text = key.redact(text);
         }
+    }
+
+    /// Notes a field that was left out, and why.
+    pub(super) fn leave_out(&mut self, name: &str, reason: &str) {
+        self.warnings
+            .push(format!("`{name}` was left out: {reason}"));
+        self.dropped.push(name.into());
     }
 
     /// Takes over the fields of an answer, or of the last event of a stream, besides the pictures.

@@ -43,9 +43,7 @@ impl OpenAiImages {
                 && let Some(param) = error.param()
                 && call.options.unset(param)
             {
-                response.warnings.push(format!(
-                    "`{param}` was left out: the server does not know it"
-                ));
+                response.leave_out(param, "the server does not know it");
                 body = call.body();
                 idempotency_key = format!("aigc-{}", random_hex());
                 continue;

@@ -77,11 +77,11 @@ impl StreamReader<'_, '_> {
         let Ok(mut json) = serde_json::from_slice::<Value>(data) else {
             return Err((self.answer)(data));
         };
-        if has_error(&json) || event.event == "error" {
-            return Err((self.answer)(data));
-        }
         let kind = json.get("type").and_then(Value::as_str);
         let kind = kind.unwrap_or(&event.event);
+        if has_error(&json) || kind == "error" || event.event == "error" {
+            return Err((self.answer)(data));
+        }
         if kind.ends_with("partial_image") {
             self.read_partial(&mut json)
         } else if kind.ends_with("completed") {

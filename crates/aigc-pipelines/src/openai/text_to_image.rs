@@ -21,7 +21,10 @@ use std::collections::HashSet;
 ///   left out with a warning, because the images are still those of the prompt, and are not set in
 ///   the request of the result; all others are an error;
 /// - any other model: they are sent under their own names, as far as they are set. The example
-///   server knows them.
+///   server knows them. They replace those of the configuration.
+///
+/// Fields that the server refused, so that they were left out (`drop_unsupported_fields`), are not
+/// set in the request of the result either, except `n`: the result says that images are missing.
 ///
 /// `image` makes the request an edit, and `mask_image` is sent as the API wants it: transparent
 /// where the image is painted anew. `control_image` is an error.
@@ -142,10 +145,14 @@ impl OpenAiImages {
             let hint = "open the model on this machine";
             return Err(Error::unsupported("`control_image`", "an images API", hint));
         }
+        if request.first_image == Some(0) {
+            // The default is not sent, but replaces the configuration's number, too.
+            options.extra.remove("first_image");
+        }
         let has_further_fields = self.has_further_fields();
         for (name, value, is_essential) in further_fields(request) {
             if has_further_fields {
-                options.extra.entry(name).or_insert(value);
+                options.extra.insert(name, value);
             } else if is_essential {
                 let expected = format!("not set: {} does not have it", self.model_name());
                 return Err(Error::argument(name, value, expected));
@@ -174,6 +181,16 @@ impl OpenAiImages {
         answer: ImagesResponse,
         mut warnings: Vec<String>,
     ) -> GeneratedImages {
+        let mut request = request.clone();
+        request.n = Some(n);
+        if !self.has_further_fields() {
+            for name in ["seed", "guidance_scale", "num_inference_steps"] {
+                unset(&mut request, name);
+            }
+        }
+        for name in &answer.dropped {
+            unset(&mut request, name);
+        }
         let first = request.first_image.unwrap_or(0);
         warnings.extend(answer.warnings);
         if answer.images.len() < n {
@@ -190,13 +207,6 @@ impl OpenAiImages {
                 image
             })
             .collect();
-        let mut request = request.clone();
-        request.n = Some(n);
-        if !self.has_further_fields() {
-            request.seed = None;
-            request.guidance_scale = None;
-            request.num_inference_steps = None;
-        }
         request.seed = request.seed.or(answer.seed);
         if let Some(made) = images.first() {
             let size = ImageSize::new(made.image.width(), made.image.height());
@@ -216,6 +226,20 @@ impl OpenAiImages {
         .filter_map(|(name, value)| Some((name.to_string(), value?)))
         .collect();
         generated
+    }
+}
+
+/// Unsets a field of a request that the server did not get.
+fn unset(request: &mut ImageRequest, name: &str) {
+    match name {
+        "negative_prompt" => request.negative_prompt = None,
+        "size" => request.size = None,
+        "seed" => request.seed = None,
+        "first_image" => request.first_image = None,
+        "guidance_scale" => request.guidance_scale = None,
+        "num_inference_steps" => request.num_inference_steps = None,
+        "strength" => request.strength = None,
+        _ => {}
     }
 }
 

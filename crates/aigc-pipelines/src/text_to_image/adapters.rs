@@ -6,7 +6,9 @@ use super::{
     parts::Part,
     pipeline::TextToImagePipeline,
 };
-use crate::adapters::{Component, Lora, LoraReport, LoraScales, LoraStack, TextualInversion};
+use crate::adapters::{
+    Component, InversionReport, Lora, LoraReport, LoraScales, LoraStack, TextualInversion,
+};
 use aigc_core::{Error, Result};
 use aigc_diffusion::Denoiser;
 use burn::module::Module;
@@ -108,12 +110,17 @@ impl TextToImagePipeline {
     }
 
     /// Adds the token of a textual inversion to the tokenizers, and its vectors to the text
-    /// encoders that have their width. In prompts, the token then stands for them.
+    /// encoders that have their width. In prompts, the token then stands for them. The report says
+    /// which text encoders are without.
     ///
     /// # Errors
-    /// [`Error::Weights`] if no text encoder has the width of the vectors;
-    /// [`Error::InvalidArgument`] if a tokenizer has the token already. Nothing is changed then.
-    pub fn load_textual_inversion(&mut self, inversion: &TextualInversion) -> Result<()> {
+    /// [`Error::Weights`] if no text encoder has the width of the vectors, or if those that are for
+    /// one of the text encoders have another width; [`Error::InvalidArgument`] if a tokenizer has
+    /// the token already. Nothing is changed then.
+    pub fn load_textual_inversion(
+        &mut self,
+        inversion: &TextualInversion,
+    ) -> Result<InversionReport> {
         let encoders = || self.parts.encoders.iter().flatten();
         let result = self.add_inversion(inversion);
         match &result {
@@ -121,25 +128,39 @@ impl TextToImagePipeline {
             Err(_) => encoders().for_each(Part::undo_change),
         }
         encoders().for_each(|part| self.used(part));
-        self.parts.tokenizers = result?;
+        let (tokenizers, report) = result?;
+        self.parts.tokenizers = tokenizers;
         let entry = ("textual_inversion".to_owned(), inversion.token().to_owned());
         self.adapters.push(entry);
-        Ok(())
+        Ok(report)
     }
 
     /// Changes the text encoders that have the width of the vectors, and returns the tokenizers
     /// with the token. The changes can be undone.
-    fn add_inversion(&self, inversion: &TextualInversion) -> Result<[Option<AnyTokenizer>; 3]> {
+    fn add_inversion(
+        &self,
+        inversion: &TextualInversion,
+    ) -> Result<([Option<AnyTokenizer>; 3], InversionReport)> {
         let mut tokenizers = self.parts.tokenizers.clone();
-        let (mut first_error, mut has_width_error, mut added) = (None, false, 0);
+        let mut report = InversionReport::new(inversion.token());
+        let mut first_error = None;
+        // Vectors that no encoder is named for are for all, of which most have another width.
+        let names_encoders = !TEXT_ENCODERS.iter().all(|each| inversion.has(*each));
         for (which, component) in TEXT_ENCODERS.into_iter().enumerate() {
+            let is_named = names_encoders && inversion.has(component);
             let tokenizer = self.parts.tokenizers[which]
                 .as_ref()
                 .and_then(|t| t.as_clip());
-            let (Some(before), Some(encoder)) = (tokenizer, &self.parts.encoders[which]) else {
+            let encoder = self.parts.encoders[which].as_ref();
+            let (Some(before), Some(encoder)) = (tokenizer, encoder) else {
+                // T5, or vectors for an encoder that is not there.
+                if encoder.is_some() || is_named {
+                    report.not_applied.push(component);
+                }
                 continue;
             };
-            let is_for_it = inversion.has(component);
+            // So that errors of its files are not taken for those of the vectors.
+            drop(encoder.get()?);
             let before = before.clone();
             let inversion = inversion.clone();
             let after = Arc::new(Mutex::new(before.clone()));
@@ -157,26 +178,24 @@ impl TextToImagePipeline {
                 Ok(()) => {
                     let tokenizer = after.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     tokenizers[which] = Some(AnyTokenizer::Clip(tokenizer));
-                    added += 1;
+                    report.applied.push(component);
                 }
-                // The vectors of another encoder. A wrong width says more than none.
-                Err(error @ Error::Weights { .. }) => {
-                    if first_error.is_none() || (is_for_it && !has_width_error) {
-                        first_error = Some(error);
-                    }
-                    has_width_error |= is_for_it;
+                // The vectors of another encoder.
+                Err(error @ Error::Weights { .. }) if !is_named => {
+                    report.not_applied.push(component);
+                    first_error.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        match (added, first_error) {
-            (0, Some(error)) => Err(error),
-            (0, None) => Err(Error::unsupported(
+        match (report.applied.is_empty(), first_error) {
+            (false, _) => Ok((tokenizers, report)),
+            (true, Some(error)) => Err(error),
+            (true, None) => Err(Error::unsupported(
                 "textual inversion without a text encoder of CLIP",
                 "TextToImagePipeline",
                 "",
             )),
-            _ => Ok(tokenizers),
         }
     }
 

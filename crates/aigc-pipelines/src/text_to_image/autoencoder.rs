@@ -28,15 +28,9 @@ pub(crate) struct EncodedImages {
     pub(crate) masked: OnceLock<Moments>,
 }
 
-/// Decoded images, and whether they had to be decoded again.
-pub(crate) struct Decoded {
-    /// In `[0, 1]` and around it.
-    pub(crate) images: Tensor<4>,
-    pub(crate) warning: Option<String>,
-}
-
-/// Warning for a result that overflowed with weights in 16 bits.
-const OVERFLOW: &str = "the autoencoder overflowed in 16 bits, its weights were opened again in 32";
+/// Warning for a request during which the autoencoder overflowed with weights in 16 bits.
+pub(crate) const OVERFLOW: &str =
+    "the autoencoder overflowed in 16 bits, its weights were opened again in 32";
 
 impl Job {
     /// Whether images of this size are encoded and decoded in tiles.
@@ -47,6 +41,12 @@ impl Job {
             Tiling::Always => true,
             Tiling::Never => false,
         }
+    }
+
+    /// Whether an image is still to be encoded before the first step.
+    pub(crate) fn needs_autoencoder(&self) -> bool {
+        let EncodedImages { image, masked } = &self.encoded;
+        self.image.is_some() && image.get().is_none() && masked.get().is_none()
     }
 }
 
@@ -70,7 +70,7 @@ impl TextToImagePipeline {
             None => {
                 let moments =
                     |vae: &AnyAutoencoder| vae.moments(image.clone(), job.is_tiled(), cancel);
-                let (moments, _) = self.finite("the encoded image", moments, |m| &m.mean)?;
+                let moments = self.finite("the encoded image", moments, |m| &m.mean)?;
                 known.get_or_init(|| moments).clone()
             }
         };
@@ -95,7 +95,7 @@ impl TextToImagePipeline {
     /// # Errors
     /// Of the files; [`Error::NotFiniteSamples`]; [`Error::Cancelled`].
     pub fn decode(&self, job: &Job, latents: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(self.decode_with(job, latents, &CancelToken::new())?.images)
+        self.decode_with(job, latents, &CancelToken::new())
     }
 
     pub(crate) fn decode_with(
@@ -103,40 +103,51 @@ impl TextToImagePipeline {
         job: &Job,
         latents: Tensor<4>,
         cancel: &CancelToken,
-    ) -> Result<Decoded> {
+    ) -> Result<Tensor<4>> {
+        let images = self.decoded("the decoded images", latents, job.is_tiled(), cancel)?;
+        Ok(resized_and_cut(images, job.output_size))
+    }
+
+    /// Images of latents of any size, in `[0, 1]` and around it; `what` they are, for errors.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub(crate) fn decoded(
+        &self,
+        what: &str,
+        latents: Tensor<4>,
+        tiled: bool,
+        cancel: &CancelToken,
+    ) -> Result<Tensor<4>> {
         let latents = match latents.dtype() {
             DType::F16 | DType::BF16 => latents.cast(FloatDType::F32),
             _ => latents,
         };
         let decode = |vae: &AnyAutoencoder| {
             let z = vae.unscale_latents(latents.clone());
-            vae.decode(z, job.is_tiled(), cancel)
+            vae.decode(z, tiled, cancel)
         };
-        let (images, is_wider) = self.finite("the decoded images", decode, |images| images)?;
-        Ok(Decoded {
-            images: resized_and_cut(images, job.output_size),
-            warning: is_wider.then(|| OVERFLOW.into()),
-        })
+        self.finite(what, decode, |images| images)
     }
 
     /// What the autoencoder computes; computed again with weights in 32 bits if it is not finite
-    /// with those that have 16. Also returns whether that was so.
+    /// with those that have 16.
     fn finite<T>(
         &self,
         what: &str,
         compute: impl Fn(&AnyAutoencoder) -> Result<T>,
         numbers: impl Fn(&T) -> &Tensor<4>,
-    ) -> Result<(T, bool)> {
+    ) -> Result<T> {
         let vae = self.parts.vae.get()?;
         let first = compute(&vae)?;
         drop(vae);
         if is_finite(numbers(&first)) {
-            return Ok((first, false));
+            return Ok(first);
         }
         if let Some(vae) = self.parts.vae.widened()? {
             let second = compute(&vae)?;
             if is_finite(numbers(&second)) {
-                return Ok((second, true));
+                return Ok(second);
             }
         }
         Err(Error::NotFiniteSamples {

@@ -224,7 +224,8 @@ impl TextToImagePipeline {
         Ok(())
     }
 
-    /// Warnings of what has no effect with this pipeline and request.
+    /// Warnings of what has no effect with this pipeline and request, except for the guidance
+    /// scale.
     pub(crate) fn unused_options(
         &self,
         request: &ImageRequest,
@@ -238,6 +239,9 @@ impl TextToImagePipeline {
         let negative = request.negative_prompt.as_ref();
         let has_negative = negative.is_some() || options.negative_prompt_2.is_some();
         let other_sizes = options.size_conditions != SizeConditions::default();
+        let sizes = &options.size_conditions;
+        let targets = sizes.target_size.is_some() || sizes.negative_target_size.is_some();
+        let is_refiner = self.requires_aesthetics_score;
         let with_start = request.strength.is_some() && options.denoising_start.is_some();
         let unused = [
             ("prompt_2", options.prompt_2.is_some() && without(2)),
@@ -290,6 +294,14 @@ impl TextToImagePipeline {
         warn(
             is_xl && self.force_zeros_for_empty_prompt && negative.is_none() && has_negative,
             "`negative_prompt_2` has no effect without `negative_prompt`",
+        );
+        warn(
+            is_xl && !is_refiner && sizes.aesthetic_scores.is_some(),
+            "`size_conditions.aesthetic_scores` has no effect: only refiners are told scores",
+        );
+        warn(
+            is_xl && is_refiner && targets,
+            "target sizes of `size_conditions` have no effect: refiners are told scores instead",
         );
         warn(
             with_start,

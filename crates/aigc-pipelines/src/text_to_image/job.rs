@@ -105,6 +105,7 @@ impl TextToImagePipeline {
         if task != Task::Text && options.denoising_start.is_none() {
             request.strength.get_or_insert(defaults.strength);
         }
+        let given_scale = request.guidance_scale.or(options.guidance_scale);
         let own = ModelDefaults::of_options(options).or(self.model_defaults);
         let steps = own
             .num_inference_steps
@@ -127,6 +128,17 @@ impl TextToImagePipeline {
         let plan = schedule.plan(steps, request.strength)?;
         let (guidance, told_guidance) = self.guidance(&request, options, scale)?;
         let mut warnings = self.unused_options(&request, options, guidance.is_some());
+        // FLUX.1 has `true_cfg_scale` instead; consistency models are distilled with a scale.
+        let guides = !matches!(
+            self.family,
+            PipelineFamily::Flux | PipelineFamily::LatentConsistency
+        );
+        if given_scale.is_some_and(|scale| scale > 1.0) && !guides && told_guidance.is_none() {
+            warnings.push(
+                "`guidance_scale` has no effect: the network is not told it, and needs no guidance"
+                    .into(),
+            );
+        }
         if options.eta != 0.0 && !schedule.has_eta() {
             let class = schedule.scheduler.class();
             warnings.push(format!("`eta` has no effect with {class}"));

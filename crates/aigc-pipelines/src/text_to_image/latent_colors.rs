@@ -1,8 +1,7 @@
 //! Colours of latents without a decoder: each latent becomes a pixel, by a linear map that fits an
 //! autoencoder best.
 
-use super::part_models::AnyAutoencoder;
-use aigc_core::{CancelToken, Result, ops::resize_bilinear, rng::Rng};
+use aigc_core::{Result, ops::resize_bilinear, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Images that the map is fitted to, and the side of their latents.
@@ -18,18 +17,21 @@ pub(crate) struct LatentColors {
 }
 
 impl LatentColors {
-    /// Fits the map to what an autoencoder decodes of smooth noise: latents with as much variance
-    /// between images as within them. It costs as much as decoding a small image.
+    /// Fits the map to what `decode` makes of smooth noise: latents with as much variance between
+    /// images as within them. It costs as much as decoding a small image.
     ///
     /// # Errors
-    /// Of the autoencoder.
-    pub(crate) fn fit(vae: &AnyAutoencoder, channels: usize, device: &Device) -> Result<Self> {
+    /// Of `decode`.
+    pub(crate) fn fit(
+        channels: usize,
+        device: &Device,
+        decode: impl FnOnce(Tensor<4>) -> Result<Tensor<4>>,
+    ) -> Result<Self> {
         let mut rng = Rng::new(0);
         let level: Tensor<4> = rng.normal([IMAGES, channels, 1, 1], device);
         let coarse: Tensor<4> = rng.normal([IMAGES, channels, SIDE / 2, SIDE / 2], device);
         let latents = resize_bilinear(coarse, [SIDE; 2]) + level;
-        let z = vae.unscale_latents(latents.clone());
-        let images = vae.decode(z, false, &CancelToken::new())?.clamp(0.0, 1.0);
+        let images = decode(latents.clone())?.clamp(0.0, 1.0);
         let [_, colors, height, width] = images.dims();
         // The mean of the pixels that a latent stands for.
         let (rows, columns) = (height / SIDE, width / SIDE);

@@ -99,7 +99,7 @@ impl<M> Debug for Part<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Part")
             .field("name", &self.name)
-            .field("in_memory", &self.state().model.is_some())
+            .field("in_memory", &self.is_in_memory())
             .finish_non_exhaustive()
     }
 }
@@ -145,6 +145,16 @@ impl<M> Part<M> {
             Origin::Files(source) => &source.config,
             Origin::Given(config) => config,
         }
+    }
+
+    /// Whether the model is in memory.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.state().model.is_some()
+    }
+
+    /// Whether the weights are opened in 32 bits, whatever was asked for.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.state().is_wide
     }
 
     /// Releases the model, if it can be opened again.

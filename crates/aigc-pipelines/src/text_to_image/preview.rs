@@ -1,7 +1,10 @@
 //! Small pictures of unfinished images.
 
-use super::{image::to_images, latent_colors::LatentColors, pipeline::TextToImagePipeline};
-use aigc_core::CancelToken;
+use super::{
+    denoise::is_finite, image::to_images, latent_colors::LatentColors,
+    pipeline::TextToImagePipeline,
+};
+use aigc_core::{CancelToken, Result};
 use aigc_vae::AutoencoderTiny;
 use burn::tensor::Tensor;
 use image::DynamicImage;
@@ -28,24 +31,21 @@ pub enum PreviewDecoder {
 }
 
 impl TextToImagePipeline {
-    /// Pictures of the clean latents that the network predicts; none if the autoencoder cannot be
-    /// opened.
+    /// Pictures of the clean latents that the network predicts; none if they are not finite, or the
+    /// autoencoder cannot be opened or overflows in 32 bits too.
     pub(crate) fn preview(
         &self,
         decoder: &PreviewDecoder,
         latents: Tensor<4>,
     ) -> Vec<DynamicImage> {
+        // They say nothing about the autoencoder, which would be opened in 32 bits for them.
+        if !is_finite(&latents) {
+            return vec![];
+        }
         let images = match decoder {
             PreviewDecoder::Tiny(vae) => Some(vae.images(latents)),
             PreviewDecoder::Linear => self.latent_colors().map(|colors| colors.images(latents)),
-            PreviewDecoder::Small => {
-                let decoded = self.parts.vae.get().and_then(|vae| {
-                    let z = vae.unscale_latents(averaged(latents));
-                    vae.decode(z, false, &CancelToken::new())
-                });
-                self.used(&self.parts.vae);
-                decoded.ok()
-            }
+            PreviewDecoder::Small => self.decoded_small(averaged(latents)).ok(),
         };
         let images = images.map(to_images).unwrap_or_default();
         images.into_iter().map(DynamicImage::ImageRgb8).collect()
@@ -53,12 +53,17 @@ impl TextToImagePipeline {
 
     fn latent_colors(&self) -> Option<&LatentColors> {
         let fit = || {
-            let vae = self.parts.vae.get().ok()?;
-            let colors = LatentColors::fit(&vae, self.latents.channels, &self.device).ok();
-            self.used(&self.parts.vae);
-            colors
+            let decode = |latents| self.decoded_small(latents);
+            LatentColors::fit(self.latents.channels, &self.device, decode).ok()
         };
         self.latent_colors.get_or_init(fit).as_ref()
+    }
+
+    /// Images of a few small latents.
+    fn decoded_small(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
+        let images = self.decoded("a preview", latents, false, &CancelToken::new());
+        self.used(&self.parts.vae);
+        images
     }
 }
 

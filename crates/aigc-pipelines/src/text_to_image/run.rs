@@ -1,12 +1,14 @@
 //! A request from beginning to end: batches, progress, cancellation.
 
 use super::{
+    autoencoder::OVERFLOW,
     denoise::DenoisingStep,
     embeddings::{PromptEmbeddings, Prompts},
     image::to_images,
     job::Job,
     noise::ImageStreams,
     options::{NoiseSource, Residency},
+    parts::Part,
     pipeline::TextToImagePipeline,
 };
 use aigc_core::{
@@ -85,11 +87,18 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
     pub(super) fn outcome(mut self, job: &Job, seed: u64) -> Result<Outcome> {
         self.first = job.request.first_image.unwrap_or(0);
         self.warnings = job.warnings.clone();
+        let pipeline = self.pipeline;
+        let vae = &pipeline.parts.vae;
+        let was_wide = vae.is_wide();
         let result = self.run(job, seed);
-        if self.pipeline.residency == Residency::WhileNeeded {
-            self.pipeline.release();
+        if pipeline.residency == Residency::WhileNeeded {
+            pipeline.release();
         }
         result?;
+        // The image to start from, a preview or the result may have overflowed.
+        if !was_wide && vae.is_wide() {
+            self.warnings.push(OVERFLOW.into());
+        }
         Ok(Outcome {
             complete: self.images.len() == self.total,
             images: self.images,
@@ -111,6 +120,14 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         }
         let batch = job.batch(given);
 
+        if job.options.embeddings.is_none() {
+            let encoders = || pipeline.parts.encoders.iter().flatten();
+            let is_ready = encoders().all(Part::is_in_memory);
+            let open = || encoders().try_for_each(|part| part.get().map(drop));
+            if self.load(all.clone(), is_ready, open)?.is_break() {
+                return Ok(());
+            }
+        }
         if self
             .report(GenerationStage::Encoding, all.clone(), [0, 1], None)
             .is_break()
@@ -153,6 +170,7 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         // Most of their time is spent, so they are finished even if the request is stopped.
         for (images, latents) in denoised {
             let stage = GenerationStage::Decoding;
+            let _ = self.load_autoencoder(images.clone())?;
             let _ = self.report(stage, images.clone(), [0, 1], None);
             self.finish(job, images.clone(), latents, &CancelToken::new())?;
             let _ = self.report(stage, images, [1, 1], None);
@@ -170,6 +188,9 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         noise: &mut ImageStreams,
     ) -> Result<Option<Tensor<4>>> {
         let (pipeline, steps) = (self.pipeline, job.plan.len());
+        if self.load_denoiser(job, images.clone())?.is_break() {
+            return Ok(None);
+        }
         if self
             .report(GenerationStage::Denoising, images.clone(), [0, steps], None)
             .is_break()
@@ -210,6 +231,9 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         latents: Tensor<4>,
     ) -> Result<ControlFlow<()>> {
         let stage = GenerationStage::Decoding;
+        if self.load_autoencoder(images.clone())?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         if self.report(stage, images.clone(), [0, 1], None).is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -229,11 +253,7 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
         latents: Tensor<4>,
         cancel: &CancelToken,
     ) -> Result<()> {
-        let decoded = self.pipeline.decode_with(job, latents, cancel)?;
-        if let Some(warning) = decoded.warning.filter(|new| !self.warnings.contains(new)) {
-            self.warnings.push(warning);
-        }
-        let pixels = to_images(decoded.images);
+        let pixels = to_images(self.pipeline.decode_with(job, latents, cancel)?);
         if let Some(safety) = &self.pipeline.safety {
             let found = safety.check(&pixels, &self.pipeline.device)?;
             for (k, result) in images.clone().zip(found) {
@@ -247,6 +267,49 @@ impl<'p, 'g, 'c> Run<'p, 'g, 'c> {
             self.images.push(image);
         }
         Ok(())
+    }
+
+    /// Opens what a batch is denoised with. An image to start from is encoded before: if parts are
+    /// not in memory together, the network is opened only after it.
+    fn load_denoiser(&mut self, job: &Job, images: Range<usize>) -> Result<ControlFlow<()>> {
+        let pipeline = self.pipeline;
+        let parts = &pipeline.parts;
+        let (network, controls) = (&parts.denoiser, &parts.controlnets);
+        let encodes = job.needs_autoencoder();
+        let is_ready = network.is_in_memory()
+            && controls.iter().all(Part::is_in_memory)
+            && (!encodes || parts.vae.is_in_memory());
+        self.load(images, is_ready, || {
+            if encodes {
+                return parts.vae.get().map(drop);
+            }
+            network.get()?;
+            controls.iter().try_for_each(|part| part.get().map(drop))
+        })
+    }
+
+    fn load_autoencoder(&mut self, images: Range<usize>) -> Result<ControlFlow<()>> {
+        let pipeline = self.pipeline;
+        let vae = &pipeline.parts.vae;
+        self.load(images, vae.is_in_memory(), || vae.get().map(drop))
+    }
+
+    /// Reports that parts are opened, and opens them, unless they are ready; `Break` if the request
+    /// was stopped before.
+    fn load(
+        &mut self,
+        images: Range<usize>,
+        is_ready: bool,
+        open: impl FnOnce() -> Result<()>,
+    ) -> Result<ControlFlow<()>> {
+        if is_ready {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let flow = self.report(GenerationStage::Loading, images, [0, 1], None);
+        if flow.is_continue() {
+            open()?;
+        }
+        Ok(flow)
     }
 
     fn report(

@@ -137,6 +137,33 @@ fn redirects_of_requests_are_not_followed() {
 }
 
 #[test]
+fn redirects_name_the_address_for_the_base_url() {
+    let to = "https://api.example.com/v2/images/generations";
+    let query = format!("{to}?sig={KEY}#x");
+    let path = format!("{to}/{KEY}");
+    let long = format!("{to}/{}", "x".repeat(1000));
+    let server = Server::answering(move |k, _| {
+        let location = [to, "/v2/images/generations", &query, &path, &long][k];
+        reply(308, &[&format!("Location: {location}")], "")
+    });
+    let client = client(&server);
+    let local = server.url().replace("/v1", "/v2/images/generations");
+    // `ask` checks everything that is shown.
+    for expected in [to, &local, to, &format!("{to}/[key]")] {
+        let error = ask(&client).unwrap_err();
+        let expected = format!("redirects to {expected}, ");
+        assert!(error.message().contains(&expected), "{error}");
+        assert!(error.message().contains("base URL"), "{error}");
+        assert_eq!((error.status(), error.attempts()), (Some(308), 1));
+    }
+    assert!(ask(&client).unwrap_err().message().len() < 1000);
+    // Without an address there is nothing to follow.
+    let server = Server::new(vec![reply(301, &[], "")]);
+    let error = ask(&super::client(&server)).unwrap_err();
+    assert!(error.message().contains("nothing"), "{error}");
+}
+
+#[test]
 fn other_programs_answers_are_typed_errors() {
     for (answer, kind) in [
         (

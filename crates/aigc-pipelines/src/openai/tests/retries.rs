@@ -184,4 +184,5 @@ fn fields_that_the_server_does_not_know_are_left_out_on_request() {
             "`seed` was left out: the server does not know it"
         ]
     );
+    assert_eq!(answer.dropped, ["style", "seed"]);
 }

@@ -138,6 +138,23 @@ fn streams_without_a_finished_picture_are_errors() {
 }
 
 #[test]
+fn reasons_without_an_error_object_are_kept() {
+    let failed = r#"{"type": "error", "message": "no memory", "code": "server_error"}"#;
+    for text in [
+        format!("data: {failed}\n\n"),
+        format!("event: error\ndata: {failed}\n\n"),
+        format!("data: {}\n\ndata: {failed}\n\n", partial(1, 0)),
+    ] {
+        let server = Server::new(vec![stream(&text)]);
+        let error = streamed(&server, 1).0.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.message(), error.code()),
+            (Kind::Server, "no memory", Some("server_error"))
+        );
+    }
+}
+
+#[test]
 fn finished_pictures_survive_the_rest_of_the_stream() {
     let text = format!(
         "data: {}\n\ndata: {{\"error\": {{\"message\": \"boom\"}}}}\n\n",

@@ -190,6 +190,85 @@ fn number_of_images_may_be_that_of_the_configuration() {
 }
 
 #[test]
+fn fields_of_the_request_replace_those_of_the_configuration() {
+    let server = Server::new(vec![good(1)]);
+    let extra = json!({
+        "seed": 1, "guidance_scale": 1.5, "num_inference_steps": 1, "negative_prompt": "a bird",
+        "first_image": 5, "strength": 0.25, "sampler": "euler"
+    });
+    let options = ImageOptions {
+        extra: extra.as_object().unwrap().clone(),
+        ..ImageOptions::default()
+    };
+    let client = OpenAiImages::new(config(&server).with_options(options)).unwrap();
+    let request = request().with_negative_prompt("a dog");
+    let made = client.generate(&request.clone().with_first_image(2));
+    assert_eq!(made.unwrap().request.seed, Some(7));
+    let expected = json!({
+        "prompt": "a cat", "size": "6x4", "seed": 7, "guidance_scale": 3.5,
+        "num_inference_steps": 20, "negative_prompt": "a dog", "first_image": 2,
+        "strength": 0.25, "sampler": "euler"
+    });
+    assert_eq!(server.received()[0].json(), expected);
+    // The default is not sent, and is not that of the configuration.
+    client.generate(&request.with_first_image(0)).unwrap();
+    assert_eq!(server.received()[1].json().get("first_image"), None);
+    let edit = ImageRequest::new("a hat").with_image(picture(1), Some(0.5));
+    client.generate(&edit).unwrap();
+    let sent = server.received()[2].body.clone();
+    let text = String::from_utf8_lossy(&sent);
+    assert!(text.contains("name=\"strength\"\r\n\r\n0.5\r\n"));
+    // What is not set is that of the configuration.
+    assert!(text.contains("name=\"seed\"\r\n\r\n1\r\n"));
+}
+
+#[test]
+fn fields_that_the_server_refused_are_not_in_the_result() {
+    const REFUSED: [&str; 6] = [
+        "negative_prompt",
+        "seed",
+        "first_image",
+        "guidance_scale",
+        "num_inference_steps",
+        "size",
+    ];
+    let server = Server::answering(|_, request| {
+        let sent = request.json();
+        match REFUSED.iter().find(|name| sent.get(**name).is_some()) {
+            Some(name) => super::json(
+                400,
+                &[],
+                &format!(
+                    r#"{{"error": {{"message": "m", "param": "{name}",
+                    "code": "unknown_parameter"}}}}"#
+                ),
+            ),
+            None => good(1),
+        }
+    });
+    let config = config(&server).with_drop_unsupported_fields(true);
+    let client = OpenAiImages::new(config).unwrap();
+    let request = request()
+        .with_size(60, 40)
+        .with_negative_prompt("a dog")
+        .with_first_image(2);
+    let made = client.generate(&request).unwrap();
+    assert_eq!(made.warnings.len(), REFUSED.len(), "{:?}", made.warnings);
+    let used = &made.request;
+    assert_eq!((used.seed, used.first_image), (None, None));
+    assert_eq!(
+        (used.guidance_scale, used.num_inference_steps),
+        (None, None)
+    );
+    assert_eq!(used.negative_prompt, None);
+    assert_eq!(
+        used.size.map(|size| size.to_string()),
+        Some("6x4".to_string())
+    );
+    assert_eq!(made.images[0].index, 0);
+}
+
+#[test]
 fn numbers_of_servers_may_be_of_any_size() {
     let event = |kind: &str| {
         format!(
