@@ -14,9 +14,9 @@ use super::{
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
-/// Whether a product is faster here: it has enough tiles to fetch all cache lines of the next columns
-/// meanwhile, not so many that a copy of the weight is worth its time, and the weight does not stay
-/// in a cache. Threads share the columns, so each of them needs some.
+/// Whether a product is faster here: it has enough tiles to fetch all cache lines of the next
+/// columns meanwhile, not so many that a copy of the weight is worth its time, and the weight does
+/// not stay in a cache. Threads share the columns, so each of them needs some.
 pub(crate) fn has_some_rows([m, n, k]: [usize; 3]) -> bool {
     let is_wide = vectors()[0] >= LINE;
     let (most, weight) = if is_wide {
@@ -268,8 +268,8 @@ mod tests {
     use super::*;
     use crate::testing::{Rng, assert_panics};
 
-    /// All heights and widths of tiles, blocks of terms, columns that are no whole vectors, with and
-    /// without a bias, a transposed left operand, and rows of B with a gap between them.
+    /// All heights and widths of tiles, blocks of terms, columns that are no whole vectors, with
+    /// and without a bias, a transposed left operand, and rows of B with a gap between them.
     #[test]
     fn multiply_some_rows_matches_f64() {
         let mut rng = Rng::new(2);
