@@ -1,7 +1,7 @@
 //! ControlNets of pipelines: several at once, images of their own, directories, Stable Diffusion
 //! XL.
 
-use crate::tiny_pipelines::{apart, open, picture, pixels, request, tiny};
+use crate::tiny_pipelines::{apart, latent_scale, open, picture, pixels, request, tiny};
 use aigc_core::{
     Error, Result,
     device::device,
@@ -172,8 +172,9 @@ fn controlnets_guide_stable_diffusion_xl() {
         panic!("no U-net");
     };
     let mut config = ControlNetConfig::from_unet(unet.config());
-    // Sides eight times those of the latents.
-    config.conditioning_embedding_out_channels = vec![4, 4, 8, 8];
+    // Each further map has half the side.
+    let scale = latent_scale("tiny-sdxl").unwrap();
+    config.conditioning_embedding_out_channels = vec![4; scale.ilog2() as usize + 1];
     let network = config.init(&device("flex").unwrap()).unwrap();
     let pipeline = pipeline.with_controlnet(changed(network.init_weights(3)));
     let image = picture(32, 32);
