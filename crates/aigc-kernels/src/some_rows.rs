@@ -14,9 +14,11 @@ use super::{
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
-/// Whether a product is faster here: it has enough tiles to fetch all cache lines of the next
-/// columns meanwhile, not so many that a copy of the weight is worth its time, and the weight does
-/// not stay in a cache. Threads share the columns, so each of them needs some.
+/// Whether [`multiply_some_rows`] is faster than gemm for a product of this size.
+///
+/// Fewer rows have too few tiles to fetch all cache lines of the next columns. With more rows, the
+/// time to pack the weight is small beside the product. A small weight stays in a cache. Threads
+/// share the columns, so each thread needs at least a cache line of them.
 pub(crate) fn has_some_rows([m, n, k]: [usize; 3]) -> bool {
     let is_wide = vectors()[0] >= LINE;
     let (most, weight) = if is_wide {

@@ -64,7 +64,7 @@ impl LogLine {
         };
     }
 
-    /// Notes why a stream failed, whose status says nothing of it.
+    /// Records the cause of a failed stream, whose HTTP status was sent before the failure.
     pub(crate) fn fail(&self, cause: &str) {
         self.outcome().cause = Some(cause.into());
     }

@@ -152,7 +152,7 @@ impl<M> Part<M> {
         self.state().model.is_some()
     }
 
-    /// Whether the weights are opened in 32 bits, whatever was asked for.
+    /// Whether the weights are opened as 32-bit floats, because a result overflowed in 16 bits.
     pub(crate) fn is_wide(&self) -> bool {
         self.state().is_wide
     }
