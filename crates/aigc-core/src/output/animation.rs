@@ -1,6 +1,9 @@
 //! Animations of grids.
 
-use super::ImageGrid;
+use super::{
+    ImageGrid,
+    provenance::{Provenance, save_with_provenance},
+};
 use crate::{Error, Result, check::ensure_argument};
 use burn::tensor::Tensor;
 use image::{Delay, DynamicImage, Frame, RgbImage, codecs::gif::GifEncoder, codecs::gif::Repeat};
@@ -20,6 +23,14 @@ impl Animation {
             grid,
             frames: Vec::new(),
         }
+    }
+
+    fn of(frames: impl IntoIterator<Item = Tensor<4>>, grid: ImageGrid) -> Result<Self> {
+        let mut animation = Self::new(grid);
+        for frame in frames {
+            animation.push(&frame)?;
+        }
+        Ok(animation)
     }
 
     /// Adds a frame.
@@ -64,6 +75,24 @@ impl Animation {
     /// [`Error::InvalidArgument`] if there are no frames, [`Error::Io`] if the file cannot be
     /// written.
     pub fn save(&self, delay: Duration, path: &Path) -> Result<()> {
+        crate::fs::write_atomic(path, &self.encode(delay)?)
+    }
+
+    /// Writes the frames as an endless GIF, each shown for `delay`, with a record of how they were
+    /// made.
+    ///
+    /// # Errors
+    /// As for [`save`](Self::save) and [`save_with_provenance`].
+    pub fn save_with_provenance(
+        &self,
+        delay: Duration,
+        provenance: &Provenance,
+        path: &Path,
+    ) -> Result<()> {
+        save_with_provenance(&self.encode(delay)?, provenance, path)
+    }
+
+    fn encode(&self, delay: Duration) -> Result<Vec<u8>> {
         ensure_argument(!self.is_empty(), "frames", 0, "at least 1")?;
         let mut bytes = Vec::new();
         {
@@ -75,7 +104,7 @@ impl Animation {
                 encoder.encode_frame(frame).map_err(Error::other)?;
             }
         }
-        crate::fs::write_atomic(path, &bytes)
+        Ok(bytes)
     }
 }
 
@@ -92,11 +121,24 @@ pub fn save_gif(
     delay: Duration,
     path: &Path,
 ) -> Result<()> {
-    let mut animation = Animation::new(grid);
-    for frame in frames {
-        animation.push(&frame)?;
-    }
-    animation.save(delay, path)
+    Animation::of(frames, grid)?.save(delay, path)
+}
+
+/// Writes `frames` as an endless GIF, each shown for `delay`, with a record of how they were made.
+///
+/// # Shapes
+/// - frames: `[batch, channels, height, width]` each, channels 1 (grey) or 3 (RGB)
+///
+/// # Errors
+/// As for [`Animation::push`] and [`Animation::save_with_provenance`].
+pub fn save_gif_with_provenance(
+    frames: impl IntoIterator<Item = Tensor<4>>,
+    grid: ImageGrid,
+    delay: Duration,
+    provenance: &Provenance,
+    path: &Path,
+) -> Result<()> {
+    Animation::of(frames, grid)?.save_with_provenance(delay, provenance, path)
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -133,6 +175,22 @@ mod tests {
             "{shades:?}"
         );
         assert_eq!(frames[0].delay().numer_denom_ms(), (80, 1));
+    }
+
+    #[test]
+    fn gif_is_saved_with_provenance() {
+        let device = Device::flex();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("walk.gif");
+        let provenance = Provenance::new("x").with_seed(1);
+        let frames = (0..2).map(|i| Tensor::full([1, 1, 4, 4], i as f32, &device));
+        let (grid, delay) = (ImageGrid::new(1, 4), Duration::from_millis(80));
+        save_gif_with_provenance(frames, grid, delay, &provenance, &path).unwrap();
+        let found = super::super::provenance::verify_file(&path).unwrap();
+        assert_eq!(found.valid(), Some(&provenance));
+        let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+        let frames = GifDecoder::new(file).unwrap().into_frames();
+        assert_eq!(frames.collect_frames().unwrap().len(), 2);
     }
 
     #[test]

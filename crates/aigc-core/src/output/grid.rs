@@ -1,5 +1,6 @@
 //! Grids of images.
 
+use super::provenance::{Provenance, save_with_provenance};
 use crate::{
     Error, Result,
     check::{ensure, ensure_argument},
@@ -146,6 +147,15 @@ impl ImageGrid {
         }
         Ok(picture)
     }
+
+    /// Draws `images` as the bytes of a PNG file.
+    fn encode(&self, images: &Tensor<4>) -> Result<Vec<u8>> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        self.draw(images)?
+            .write_to(&mut bytes, image::ImageFormat::Png)
+            .map_err(Error::other)?;
+        Ok(bytes.into_inner())
+    }
 }
 
 /// Writes `images` as one PNG.
@@ -157,12 +167,23 @@ impl ImageGrid {
 /// # Shapes
 /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB)
 pub fn save_image(images: &Tensor<4>, grid: ImageGrid, path: &Path) -> Result<()> {
-    let picture = grid.draw(images)?;
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(Error::other)?;
-    crate::fs::write_atomic(path, bytes.get_ref())
+    crate::fs::write_atomic(path, &grid.encode(images)?)
+}
+
+/// Writes `images` as one PNG with a record of how they were made.
+///
+/// # Errors
+/// As for [`save_image`] and [`save_with_provenance`].
+///
+/// # Shapes
+/// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB)
+pub fn save_image_with_provenance(
+    images: &Tensor<4>,
+    grid: ImageGrid,
+    provenance: &Provenance,
+    path: &Path,
+) -> Result<()> {
+    save_with_provenance(&grid.encode(images)?, provenance, path)
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -196,6 +217,18 @@ mod tests {
             (64, 0, 128, 255, 255)
         );
         assert_eq!((at(6, 1), at(8, 1), at(1, 6), at(8, 8)), (0, 51, 0, 64));
+    }
+
+    #[test]
+    fn grid_is_saved_with_provenance() {
+        let images = Tensor::zeros([1, 1, 2, 2], &Device::flex());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("grid.png");
+        let provenance = Provenance::new("x").with_seed(1);
+        save_image_with_provenance(&images, ImageGrid::new(1, 2), &provenance, &path).unwrap();
+        let found = super::super::provenance::verify_file(&path).unwrap();
+        assert_eq!(found.valid(), Some(&provenance));
+        assert!(image::open(&path).is_ok());
     }
 
     #[test]

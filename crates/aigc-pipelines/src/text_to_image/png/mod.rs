@@ -1,18 +1,24 @@
 //! Settings inside PNG files: an image carries what is needed to make it again.
 //!
 //! Two texts are written: `aigc`, a JSON object with all settings, and `parameters`, the text that
-//! Stable Diffusion's web interface writes and that other programs show. Either is read.
+//! Stable Diffusion's web interface writes and that other programs show. Either is read. A third,
+//! `aigc-provenance`, is the record that
+//! [`verify_file`](aigc_core::output::provenance::verify_file) checks.
 
-mod chunks;
 mod parameters;
 
 use aigc_core::{
     DataFault, Error, Result,
     fs::write_atomic,
+    output::provenance::{
+        Provenance, embed,
+        png::{insert_texts, read_texts},
+    },
     text_to_image::{GeneratedImage, GeneratedImages, ImageRequest, ImageSize},
 };
 use image::{ImageFormat, codecs::png::PngEncoder};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::{io::Read, path::Path};
 
 /// Keywords of the texts.
@@ -121,6 +127,42 @@ impl Stored {
         }
     }
 
+    fn provenance(&self) -> Provenance {
+        const GENERATOR: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+        let mut provenance = Provenance::new(&self.model)
+            .with_generator(GENERATOR)
+            .with_prompt(&self.prompt);
+        provenance.model_hash = self.model_hash.clone();
+        provenance.seed = self.seed;
+        provenance.index = self.index.map(|index| index as u64);
+        let fields = [
+            (
+                "negative_prompt",
+                self.negative_prompt.clone().map(Value::from),
+            ),
+            ("size", self.size.map(|size| size.to_string().into())),
+            ("n", self.n.map(Value::from)),
+            ("guidance_scale", self.guidance_scale.map(Value::from)),
+            (
+                "num_inference_steps",
+                self.num_inference_steps.map(Value::from),
+            ),
+            ("strength", self.strength.map(Value::from)),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value {
+                provenance = provenance.with_setting(name, value);
+            }
+        }
+        for (name, value) in &self.settings {
+            provenance = provenance.with_setting(name, value.as_str());
+        }
+        if !self.inputs.is_empty() {
+            provenance = provenance.with_setting("inputs", self.inputs.clone());
+        }
+        provenance
+    }
+
     fn into_settings(self) -> ImageSettings {
         let index = self.index.unwrap_or(0);
         let mut request = ImageRequest::new(self.prompt);
@@ -147,10 +189,11 @@ impl Stored {
     }
 }
 
-/// An image of a result as the bytes of a PNG file with its settings.
+/// An image of a result as the bytes of a PNG file with its settings and a record of provenance.
 ///
 /// # Errors
-/// [`Error::Other`] if the image cannot be encoded.
+/// [`Error::Other`] if the image cannot be encoded, [`Error::InvalidArgument`] if its settings have
+/// more than 4 MiB.
 pub fn encode_png(result: &GeneratedImages, image: &GeneratedImage) -> Result<Vec<u8>> {
     let mut bytes = vec![];
     image
@@ -159,15 +202,15 @@ pub fn encode_png(result: &GeneratedImages, image: &GeneratedImage) -> Result<Ve
         .map_err(Error::other)?;
     let stored = Stored::new(result, image);
     let json = serde_json::to_string(&stored).expect("plain values");
-    let texts = [(PARAMETERS, parameters::write(&stored)), (SETTINGS, json)];
-    chunks::insert_texts(&mut bytes, &texts);
-    Ok(bytes)
+    let parameters = parameters::write(&stored);
+    insert_texts(&mut bytes, &[(PARAMETERS, &parameters), (SETTINGS, &json)])?;
+    embed(&bytes, &stored.provenance())
 }
 
-/// Writes an image of a result to a PNG file with its settings.
+/// Writes an image of a result to a PNG file with its settings and a record of provenance.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written.
+/// As for [`encode_png`]; [`Error::Io`] if the file cannot be written.
 pub fn save_png(
     result: &GeneratedImages,
     image: &GeneratedImage,
@@ -198,7 +241,7 @@ pub fn decode_png_settings(bytes: &[u8]) -> Result<ImageSettings, DataFault> {
     if image::guess_format(bytes).ok() != Some(ImageFormat::Png) {
         return Err(DataFault::BadHeader("not a PNG file".into()));
     }
-    let texts = chunks::read_texts(bytes)?;
+    let texts = read_texts(bytes, &[SETTINGS, PARAMETERS])?;
     let text = |keyword: &str| texts.iter().find(|(name, _)| name == keyword);
     if let Some((_, json)) = text(SETTINGS) {
         let stored: Stored =
@@ -217,6 +260,7 @@ pub fn decode_png_settings(bytes: &[u8]) -> Result<ImageSettings, DataFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aigc_core::output::provenance::{Verification, verify};
     use image::{DynamicImage, RgbImage};
 
     fn result() -> GeneratedImages {
@@ -257,6 +301,30 @@ mod tests {
         assert_eq!(settings.position, 0);
     }
 
+    #[test]
+    fn images_have_a_record_of_provenance() {
+        let result = result();
+        let mut bytes = encode_png(&result, &result.images[0]).unwrap();
+        let found = verify(&bytes).unwrap();
+        let provenance = found.valid().unwrap();
+        assert!(provenance.generator.starts_with("aigc-pipelines "));
+        assert_eq!(
+            (&*provenance.model, provenance.model_hash.as_deref()),
+            ("tiny-sd", Some("ab12"))
+        );
+        assert_eq!(
+            (provenance.seed, provenance.index),
+            (Some(u64::MAX), Some(2))
+        );
+        assert_eq!(provenance.prompt.as_ref(), Some(&result.request.prompt));
+        assert_eq!(provenance.settings["scheduler"], "DDIMScheduler");
+        assert_eq!(provenance.settings["guidance_scale"], 7.25);
+        // The last byte of the picture's data, before their checksum and the last chunk.
+        let at = bytes.len() - 17;
+        bytes[at] ^= 1;
+        assert!(matches!(verify(&bytes).unwrap(), Verification::Damaged(_)));
+    }
+
     /// Of several prompts, an image has its own; with one generator for all, all are made again.
     #[test]
     fn settings_of_an_image_replace_those_of_the_request() {
@@ -293,7 +361,7 @@ mod tests {
         let message = decode_png_settings(&bytes).unwrap_err().to_string();
         assert!(message.contains("no settings"), "{message}");
         let text = parameters::write(&Stored::new(&result, &result.images[0]));
-        chunks::insert_texts(&mut bytes, &[(PARAMETERS, text)]);
+        insert_texts(&mut bytes, &[(PARAMETERS, &text)]).unwrap();
         let settings = decode_png_settings(&bytes).unwrap();
         let request = settings.request;
         assert_eq!(request.prompt, result.request.prompt);
