@@ -1,6 +1,6 @@
 """The PyTorch side of `compare`: the same workloads in PyTorch.
 
-    pip install torch diffusers transformers
+    pip install torch diffusers transformers torch-fidelity prdc
     python peer.py WORKLOAD [--threads 2] [--device cuda]
 
 Reads a number of seconds per line, runs the workload for that time, and answers with one JSON line: the seconds of
@@ -314,6 +314,30 @@ def gpt2_prefill():
     return gpt2(512, max_new_tokens=1)
 
 
+def inception_statistics():
+    """Mean and covariance of the features of 64 images of 32x32, by torch-fidelity's InceptionV3 of random weights."""
+    import numpy as np, torch_fidelity.feature_extractor_inceptionv3 as inception
+    inception.load_state_dict_from_url = lambda *args, **options: None
+    load, inception.FeatureExtractorInceptionV3.load_state_dict = inception.FeatureExtractorInceptionV3.load_state_dict, lambda *args: None
+    model = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    inception.FeatureExtractorInceptionV3.load_state_dict = load
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    def step():
+        with torch.no_grad(): f = model(images)[0].double().numpy()
+        return f.mean(0), np.cov(f, rowvar=False)
+    return step
+
+
+def prdc():
+    """Precision, recall, density and coverage (package prdc) of 10,000 samples of 2,048 features against 10,000 others."""
+    import contextlib, io, numpy as np
+    from prdc import compute_prdc
+    real, fake = (np.random.default_rng(k).standard_normal((10000, 2048), dtype=np.float32) for k in (0, 1))
+    def step():
+        with contextlib.redirect_stdout(io.StringIO()): return compute_prdc(real, fake, nearest_k=5)
+    return step
+
+
 def conv(grads, batch, channels_in, channels_out, side, kernel, stride):
     """A convolution with padding 1 (1x1 kernels: none) and no bias: forward, or forward and the gradients in `grads`."""
     x, w = torch.randn(batch, channels_in, side, side), torch.randn(channels_out, channels_in, kernel, kernel)
@@ -344,6 +368,7 @@ ALL = dict(
     sd15_request=sd15_request, sd15_request_half=sd15_request, sd15_request_half_low=sd15_request, sd15_request_low=sd15_request, gpt_char_train=gpt_char_train,
     gpt2_greedy=gpt2_greedy, gpt2_greedy_int8=gpt2_greedy, gpt2_greedy_int4=gpt2_greedy,
     gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
+    inception_statistics=inception_statistics, prdc=prdc,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),
     conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
     conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),

@@ -4,6 +4,7 @@
 
 mod clock;
 mod dcgan;
+mod eval;
 mod gpt;
 mod gpt2;
 mod kernels;
@@ -29,7 +30,7 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the peak throughput of arithmetic and memory.
-pub const WORKLOADS: [Workload; 30] = [
+pub const WORKLOADS: [Workload; 32] = [
     ("vae_mlp", |device, clock| {
         vae::run(vae::mlp(), 128, device, clock)
     }),
@@ -54,6 +55,8 @@ pub const WORKLOADS: [Workload; 30] = [
     }),
     ("gpt2_beam5", gpt2::beam5),
     ("gpt2_prefill", gpt2::prefill),
+    ("inception_statistics", eval::inception_statistics),
+    ("prdc", eval::prdc),
     ("conv1_64", |device, clock| {
         repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)
     }),

@@ -1,26 +1,71 @@
-//! Evaluation of samples.
+//! Evaluation of generated content: quality, diversity, relevance, originality.
 //!
-//! A [`Classifier`] maps images to features and logits; the other measures are computed from those:
+//! A [`FeatureExtractor`] maps samples to [`Features`], and most measures are computed from those.
 //!
-//! | item | what it measures |
+//! | question | items |
 //! |---|---|
-//! | [`FeatureStatistics`], [`frechet_distance`] | the distance between two sets of features |
-//! | [`ClassHistogram`] | the number of samples of each class, and its distance from uniform |
-//! | [`NearestNeighbors`] | the nearest known images: a classifier, and a search for copies |
-//! | [`disentanglement`] | how well codes separate known factors: MIG, SAP, DCI |
-//! | [`LeNet5`] | a classifier of handwritten digits |
-//! | [`psnr`], [`ssim`] | the similarity of images to their originals |
+//! | features | [`FeatureStream`], [`FeatureCache`] |
+//! | networks | [`InceptionV3`], [`LeNet5`], [`ClosureExtractor`] |
+//! | quality of a set | [`frechet_distance`], [`kid`], [`inception_score`], [`PrdcConfig`] |
+//! | … | [`cmmd`], [`sliced_wasserstein`], [`perceptual_path_length`] |
+//! | quality beside an original | [`psnr`], [`ssim`], [`ms_ssim`], [`Lpips`] |
+//! | text: quality, diversity | [`text`] |
+//! | sound | [`audio`] |
+//! | diversity | [`ClassHistogram`], [`class_entropy`], [`intra_class_distance`] |
+//! | … | [`mean_pairwise_distance`], [`vendi_score`] |
+//! | relevance | [`clip_score`], [`caption_retrieval`] |
+//! | … | [`conditional_accuracy`], [`cosine_similarity`] |
+//! | copies of images | [`CopyDetector`], [`FeatureCopyDetector`], [`NearestNeighbors`] |
+//! | originality of a set | [`authenticity`], [`closest_records`] |
+//! | originality of text | [`TextIndex`] |
+//! | memorisation by a model | [`memorization()`] |
+//! | codes with known factors | [`disentanglement`] |
+//! | uncertainty | [`Estimate`], [`bootstrap`], [`Proportion`] |
+//! | … | [`frechet_interval`], [`mmd_interval`] |
+//! | one page of all of it | [`report`] |
 
+pub mod audio;
 pub mod disentanglement;
+mod distribution;
 mod estimate;
+mod features;
 mod histogram;
 mod image;
+mod inception;
 mod moments;
+mod originality;
+mod perceptual;
+mod relevance;
+pub mod report;
+pub mod text;
 
+pub use distribution::{
+    ClassEntropy, ClassSpread, GaussianMoments, KernelDistance, MeanStd, MmdEstimator, MmdKernel,
+    Prdc, PrdcConfig, class_entropy, cmmd, frechet_distance, frechet_interval, inception_score,
+    intra_class_distance, kid, maximum_mean_discrepancy, mean_pairwise_distance, mmd_interval,
+    sampled_pairwise_distance, sliced_wasserstein, sliced_wasserstein_along, vendi_score,
+    wasserstein_1d,
+};
 pub use estimate::{Estimate, bootstrap};
+pub use features::{ClosureExtractor, FeatureCache, FeatureExtractor, FeatureStream, Features};
 pub use histogram::ClassHistogram;
 pub use image::{LeNet5, LeNet5Config, NearestNeighbors, psnr, ssim};
-pub use moments::{FeatureStatistics, frechet_distance};
+pub use inception::{InceptionLayer, InceptionPreprocessing, InceptionV3, InceptionV3Config};
+pub use moments::FeatureStatistics;
+pub use originality::{
+    Alignment, Calibration, CalibrationConfig, ClosestRecords, CopiedSpan, CopyDetector,
+    CopyDetectorConfig, CopyMatch, FeatureCopyDetector, FeatureMatch, FeatureNeighbors, Match,
+    Memorization, NgramOverlap, OriginalityConfig, OriginalityReport, TextIndex, TextIndexConfig,
+    TextOriginality, TextSpan, TextUnit, authenticity, closest_records, memorization, token_text,
+};
+pub use perceptual::{
+    LatentInterpolation, Lpips, LpipsConfig, LpipsNetwork, MsSsimConfig, MsSsimNormalize,
+    PathLength, PathLengthConfig, ms_ssim, perceptual_path_length, perceptual_path_length_between,
+};
+pub use relevance::{
+    ClipScore, ConditionalAccuracy, Proportion, Retrieval, RetrievalRanks, caption_retrieval,
+    clip_score, conditional_accuracy, cosine_similarity,
+};
 
 use burn::tensor::Tensor;
 

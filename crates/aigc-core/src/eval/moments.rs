@@ -1,8 +1,15 @@
-//! Means and covariances of features, and the Fréchet distance between them.
+//! Means and covariances of features, accumulated batch by batch.
 
+use super::{Features, distribution::GaussianMoments};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
-use faer::{Mat, MatRef, Side};
+use faer::{
+    Accum, Mat, MatRef, get_global_parallelism,
+    linalg::matmul::triangular::{self, BlockStructure},
+};
+
+/// Number of samples that are centred and multiplied at once.
+const BLOCK: usize = 256;
 
 /// Mean and covariance of features, accumulated batch by batch in 64 bits.
 ///
@@ -12,7 +19,7 @@ use faer::{Mat, MatRef, Side};
 pub struct FeatureStatistics {
     count: usize,
     mean: Vec<f64>,
-    /// `Σ (x − mean)·(x − mean)ᵀ`.
+    /// Lower triangle of `Σ (x − mean)·(x − mean)ᵀ`; the rest is not used.
     scatter: Mat<f64>,
 }
 
@@ -41,8 +48,19 @@ impl FeatureStatistics {
     /// [`Error::InvalidArgument`] if the number of features differs, or one is not finite.
     pub fn add(&mut self, features: &Tensor<2>) -> Result<()> {
         let [_, width] = features.dims();
-        let values: Vec<f64> = features.to_data().iter::<f64>().collect();
-        self.add_rows(&values, width)
+        let data = features.to_data();
+        match data.as_slice::<f32>() {
+            Ok(values) => self.add_values(values, width),
+            Err(_) => self.add_values(&data.iter::<f64>().collect::<Vec<_>>(), width),
+        }
+    }
+
+    /// Adds features that are on the host.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the number of features differs.
+    pub fn add_features(&mut self, features: &Features) -> Result<()> {
+        self.add_values(features.values(), features.width())
     }
 
     /// Adds samples of `width` features each, one after the other.
@@ -50,6 +68,10 @@ impl FeatureStatistics {
     /// # Errors
     /// [`Error::InvalidArgument`] if the number of features differs, or one is not finite.
     pub fn add_rows(&mut self, values: &[f64], width: usize) -> Result<()> {
+        self.add_values(values, width)
+    }
+
+    fn add_values<T: Copy + Into<f64>>(&mut self, values: &[T], width: usize) -> Result<()> {
         let d = self.mean.len();
         if width != d || !values.len().is_multiple_of(d) {
             return Err(Error::argument(
@@ -58,33 +80,78 @@ impl FeatureStatistics {
                 format!("{d} of each sample, as before"),
             ));
         }
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+        let mut wide = values.iter().map(|value| Into::<f64>::into(*value));
+        if let Some(value) = wide.find(|value| !value.is_finite()) {
             return Err(Error::argument("features", value, "finite numbers"));
         }
+        for block in values.chunks(BLOCK * d) {
+            self.add_block(block);
+        }
+        Ok(())
+    }
+
+    fn add_block<T: Copy + Into<f64>>(&mut self, values: &[T]) {
+        let d = self.mean.len();
         let n = values.len() / d;
-        if n == 0 {
+        let mut rows = Vec::with_capacity((n + 1) * d);
+        rows.extend(values.iter().map(|value| Into::<f64>::into(*value)));
+        let mut mean = vec![0.0f64; d];
+        for row in rows.chunks_exact(d) {
+            for (sum, value) in mean.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+        for sum in &mut mean {
+            *sum /= n as f64;
+        }
+        for row in rows.chunks_exact_mut(d) {
+            for (value, mean) in row.iter_mut().zip(&mean) {
+                *value -= mean;
+            }
+        }
+        // The update for the shift of the mean is one more row of the product.
+        let (before, all) = (self.count as f64, (self.count + n) as f64);
+        let weight = (before * n as f64 / all).sqrt();
+        for (new, old) in mean.iter().zip(&mut self.mean) {
+            let shift = new - *old;
+            rows.push(shift * weight);
+            *old += shift * n as f64 / all;
+        }
+        add_products(&mut self.scatter, &rows);
+        self.count += n;
+    }
+
+    /// Adds the samples of other statistics, as if they had been added one by one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the numbers of features differ.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        let d = self.mean.len();
+        if other.mean.len() != d {
+            let expected = format!("{d}, as in the statistics they are merged with");
+            return Err(Error::argument("features", other.mean.len(), expected));
+        }
+        if other.count == 0 {
             return Ok(());
         }
-        let rows = MatRef::from_row_major_slice(values, n, d);
-        let mean: Vec<f64> = (0..d)
-            .map(|j| (0..n).map(|i| rows[(i, j)]).sum::<f64>() / n as f64)
-            .collect();
-        let centred = Mat::from_fn(n, d, |i, j| rows[(i, j)] - mean[j]);
-        let (before, all) = (self.count as f64, (self.count + n) as f64);
-        let shift: Vec<f64> = mean
+        let (before, new) = (self.count as f64, other.count as f64);
+        let all = before + new;
+        let shift: Vec<f64> = other
+            .mean
             .iter()
             .zip(&self.mean)
             .map(|(new, old)| new - old)
             .collect();
-        self.scatter += centred.transpose() * &centred;
-        let weight = before * n as f64 / all;
-        for j in 0..d {
-            for i in 0..d {
-                self.scatter[(i, j)] += shift[i] * shift[j] * weight;
+        for (j, along) in shift.iter().enumerate() {
+            let scale = along * before * new / all;
+            let sums = self.scatter.col_as_slice_mut(j)[j..].iter_mut();
+            let added = other.scatter.col_as_slice(j)[j..].iter();
+            for ((sum, added), shift) in sums.zip(added).zip(&shift[j..]) {
+                *sum += added + shift * scale;
             }
-            self.mean[j] += shift[j] * n as f64 / all;
+            self.mean[j] += along * new / all;
         }
-        self.count += n;
+        self.count += other.count;
         Ok(())
     }
 
@@ -100,69 +167,60 @@ impl FeatureStatistics {
 
     /// The unbiased covariance of two features; NaN for fewer than two samples.
     pub fn covariance(&self, i: usize, j: usize) -> f64 {
-        self.scatter[(i, j)] / (self.count as f64 - 1.0)
+        self.scatter[(i.max(j), i.min(j))] / (self.count as f64 - 1.0)
     }
 
-    fn covariances(&self) -> Mat<f64> {
+    /// Whether there are too few samples for a covariance of full rank: `n` samples give at most
+    /// rank `n − 1`.
+    pub fn is_singular(&self) -> bool {
+        self.count <= self.mean.len()
+    }
+
+    /// What to tell the user if the statistics [are singular](Self::is_singular).
+    pub fn warning(&self) -> Option<String> {
+        let (count, width) = (self.count, self.mean.len());
+        self.is_singular().then(|| {
+            format!(
+                "{count} samples for {width} features: the covariance is singular and a Fréchet \
+                 distance too large; take more than {width} samples, or \
+                 `GaussianMoments::with_shrinkage`"
+            )
+        })
+    }
+
+    /// Mean and covariance, for distances and for files.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for fewer than two samples.
+    pub fn moments(&self) -> Result<GaussianMoments> {
+        if self.count < 2 {
+            return Err(Error::argument("samples", self.count, "at least 2"));
+        }
         let d = self.mean.len();
-        Mat::from_fn(d, d, |i, j| self.covariance(i, j))
+        let covariance = Mat::from_fn(d, d, |i, j| self.covariance(i, j));
+        Ok(GaussianMoments::from_parts(
+            self.mean.clone(),
+            covariance,
+            Some(self.count),
+        ))
     }
 }
 
-/// `‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2·(Σ₁·Σ₂)^½)`, the squared Fréchet distance between normal
-/// distributions with these moments (Dowson and Landau 1982). In Inception features it is the FID
-/// of Heusel et al. 2017 (<https://arxiv.org/abs/1706.08500>).
-///
-/// The trace of the root is computed as `Σ √λᵢ(Σ₁^½·Σ₂·Σ₁^½)`: only symmetric matrices are
-/// decomposed, so no complex numbers appear if a covariance is singular.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] if the numbers of features differ, or one of the two has fewer than
-/// two samples.
-pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<f64> {
-    if a.mean.len() != b.mean.len() {
-        return Err(Error::argument(
-            "features",
-            b.mean.len(),
-            format!(
-                "{}, the number of features of the other statistics",
-                a.mean.len()
-            ),
-        ));
-    }
-    if let Some(few) = [a.count, b.count].into_iter().find(|count| *count < 2) {
-        return Err(Error::argument(
-            "samples",
-            few,
-            "at least 2 in both statistics",
-        ));
-    }
-    let (sa, sb) = (a.covariances(), b.covariances());
-    let decompose = |m: &Mat<f64>| {
-        m.self_adjoint_eigen(Side::Lower).map_err(|_| {
-            Error::argument(
-                "features",
-                "a covariance",
-                "a matrix with an eigendecomposition",
-            )
-        })
-    };
-    let eigen = decompose(&sa)?;
-    let d = a.mean.len();
-    let (vectors, values) = (eigen.U(), eigen.S());
-    // Rounding can leave an eigenvalue slightly below zero.
-    let scaled = Mat::from_fn(d, d, |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
-    let root = &scaled * vectors.transpose();
-    let product = decompose(&(&root * &sb * &root))?;
-    let trace_of_root: f64 = (0..d).map(|i| product.S()[i].max(0.0).sqrt()).sum();
-    let means: f64 = a
-        .mean
-        .iter()
-        .zip(&b.mean)
-        .map(|(x, y)| (x - y) * (x - y))
-        .sum();
-    let traces: f64 = (0..d).map(|i| sa[(i, i)] + sb[(i, i)]).sum();
-    Ok((means + traces - 2.0 * trace_of_root).max(0.0))
+/// Adds `Σ x·xᵀ` to the lower triangle of `sum`, for the rows `x` of `rows`.
+pub(super) fn add_products(sum: &mut Mat<f64>, rows: &[f64]) {
+    let d = sum.nrows();
+    let columns = MatRef::from_column_major_slice(rows, d, rows.len() / d);
+    triangular::matmul(
+        sum,
+        BlockStructure::TriangularLower,
+        Accum::Add,
+        columns,
+        BlockStructure::Rectangular,
+        columns.transpose(),
+        BlockStructure::Rectangular,
+        1.0,
+        get_global_parallelism(),
+    );
 }
 
 #[cfg(test)]
@@ -203,34 +261,62 @@ mod tests {
         }
     }
 
-    /// Diagonal covariances have a closed form: `Σ (μ₁−μ₂)² + (σ₁−σ₂)²`.
+    /// Statistics of parts, also of an empty one, are those of the whole.
     #[test]
-    fn frechet_distance_matches_closed_form() {
-        // ±σ in one feature at a time: covariances exactly diagonal.
-        let cross = |scales: &[f64], shift: f64| {
-            let d = scales.len();
-            let mut moments = FeatureStatistics::new(d).unwrap();
-            for (j, scale) in scales.iter().enumerate() {
-                for sign in [-1.0, 1.0] {
-                    let row: Vec<f64> = (0..d)
-                        .map(|k| shift + if k == j { sign * scale } else { 0.0 })
-                        .collect();
-                    moments.add_rows(&row, d).unwrap();
-                }
-            }
-            moments
+    fn merged_statistics_match_single_pass() {
+        let (n, d) = (90, 4);
+        let values = rows(2, n, d, 3.0);
+        let of = |values: &[f64]| {
+            let mut statistics = FeatureStatistics::new(d).unwrap();
+            statistics.add_rows(values, d).unwrap();
+            statistics
         };
-        let (a, b) = (cross(&[1.0, 2.0, 0.0], 0.0), cross(&[3.0, 0.5, 1.0], 0.25));
-        let std = |scale: f64| (2.0 * scale * scale / 5.0f64).sqrt();
-        let expected = 3.0 * 0.0625
-            + [(1.0, 3.0), (2.0, 0.5), (0.0, 1.0)]
-                .iter()
-                .map(|(x, y)| (std(*x) - std(*y)).powi(2))
-                .sum::<f64>();
-        let got = frechet_distance(&a, &b).unwrap();
-        assert!((got - expected).abs() < 1e-10, "{got} {expected}");
-        assert!(frechet_distance(&a, &a).unwrap() < 1e-10);
-        assert!((frechet_distance(&b, &a).unwrap() - expected).abs() < 1e-10);
+        let whole = of(&values);
+        let mut merged = FeatureStatistics::new(d).unwrap();
+        for part in [
+            &values[..0],
+            &values[..40],
+            &values[40..d * 50],
+            &values[d * 50..],
+        ] {
+            merged.merge(&of(part)).unwrap();
+        }
+        assert_eq!(merged.count(), n);
+        for i in 0..d {
+            assert!((merged.mean()[i] - whole.mean()[i]).abs() < 1e-12);
+            for j in 0..d {
+                let difference = merged.covariance(i, j) - whole.covariance(i, j);
+                assert!(difference.abs() < 1e-12, "{difference}");
+            }
+        }
+        let other = FeatureStatistics::new(3).unwrap();
+        let error = merged.merge(&other).unwrap_err().to_string();
+        assert!(error.contains("`features` is 3, expected 4"), "{error}");
+    }
+
+    #[test]
+    fn features_on_host_are_added_like_rows() {
+        let values = rows(3, 20, 3, 0.0);
+        let single = values.iter().map(|value| *value as f32).collect();
+        let (mut a, mut b) = (
+            FeatureStatistics::new(3).unwrap(),
+            FeatureStatistics::new(3).unwrap(),
+        );
+        a.add_rows(&values, 3).unwrap();
+        b.add_features(&Features::new(single, 3).unwrap()).unwrap();
+        assert_eq!(a.mean(), b.mean());
+        assert_eq!(a.covariance(0, 2), b.covariance(2, 0));
+    }
+
+    #[test]
+    fn few_samples_are_warned_of() {
+        let mut statistics = FeatureStatistics::new(3).unwrap();
+        statistics.add_rows(&rows(1, 3, 3, 0.0), 3).unwrap();
+        assert!(statistics.is_singular());
+        let warning = statistics.warning().unwrap();
+        assert!(warning.starts_with("3 samples for 3 features"), "{warning}");
+        statistics.add_rows(&rows(2, 1, 3, 0.0), 3).unwrap();
+        assert!(statistics.warning().is_none());
     }
 
     #[test]
@@ -246,9 +332,7 @@ mod tests {
                 .contains("finite")
         );
         moments.add_rows(&[1.0, 2.0], 2).unwrap();
-        let error = frechet_distance(&moments, &moments)
-            .unwrap_err()
-            .to_string();
+        let error = moments.moments().unwrap_err().to_string();
         assert!(
             error.contains("`samples` is 1, expected at least 2"),
             "{error}"

@@ -7,8 +7,9 @@ use crate::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Nearest neighbours in pixel space among known images. They show whether samples are copies of
-/// training images and, if the known images have classes, classify samples.
+/// Nearest neighbours in pixel space among known images. They show which training images samples
+/// resemble and, if the known images have classes, classify samples. Copies that are shifted,
+/// flipped or re-encoded are found by [`CopyDetector`](crate::eval::CopyDetector).
 #[derive(Clone, Debug)]
 pub struct NearestNeighbors {
     /// Values of the images, `[images, values]` in `[0, 1]`.

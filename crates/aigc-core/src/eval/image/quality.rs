@@ -1,6 +1,9 @@
 //! Similarity of images to their originals.
 
-use crate::{Error, Result};
+use crate::{
+    Result,
+    eval::perceptual::window::{PlanePair, gaussian_window, plane_pairs},
+};
 use burn::tensor::Tensor;
 
 /// Peak signal-to-noise ratio of each image in decibels, `10·log₁₀(1 / mean squared error)`;
@@ -10,14 +13,19 @@ use burn::tensor::Tensor;
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes differ.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the shapes differ, there are no
+/// images, or a value is not finite.
 pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
-    let (a, b, _) = pair(images, originals)?;
-    let decibels = |(a, b): (&Vec<f64>, &Vec<f64>)| {
-        let error = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / a.len() as f64;
-        -10.0 * error.log10()
+    let pairs = plane_pairs(images, originals)?;
+    let error = |plane: &PlanePair| {
+        let pixels = plane.image.iter().zip(&plane.original);
+        pixels.map(|(a, b)| (a - b).powi(2)).sum::<f64>() / plane.image.len() as f64
     };
-    Ok(a.iter().zip(&b).map(decibels).collect())
+    let decibels = |error: f64| -10.0 * error.log10();
+    Ok(pairs
+        .iter()
+        .map(|planes| decibels(mean(planes, error)))
+        .collect())
 }
 
 /// Structural similarity of each image, at most 1 (Wang et al. 2004,
@@ -30,90 +38,21 @@ pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes differ.
+/// As [`psnr`].
 pub fn ssim(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
-    let (a, b, [_, channels, height, width]) = pair(images, originals)?;
+    let pairs = plane_pairs(images, originals)?;
+    let [_, _, height, width] = originals.dims();
     let shorter = height.min(width);
-    let side = 11.min(shorter - usize::from(shorter.is_multiple_of(2)));
-    let weights: Vec<f64> = (0..side)
-        .map(|i| (-0.5 * ((i as f64 - (side / 2) as f64) / 1.5).powi(2)).exp())
-        .collect();
-    let total: f64 = weights.iter().sum();
-    let weights: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-    let of = |(a, b): (&Vec<f64>, &Vec<f64>)| {
-        let plane = |channel: usize| channel * height * width..(channel + 1) * height * width;
-        let each = (0..channels).map(|c| similarity(&a[plane(c)], &b[plane(c)], width, &weights));
-        each.sum::<f64>() / channels as f64
-    };
-    Ok(a.iter().zip(&b).map(of).collect())
+    let window = gaussian_window(11.min(shorter - usize::from(shorter.is_multiple_of(2))));
+    Ok(pairs
+        .iter()
+        .map(|planes| mean(planes, |plane| plane.similarity(&window).ssim))
+        .collect())
 }
 
-/// Structural similarity of one channel.
-fn similarity(a: &[f64], b: &[f64], width: usize, weights: &[f64]) -> f64 {
-    const C1: f64 = 0.01 * 0.01;
-    const C2: f64 = 0.03 * 0.03;
-    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).collect::<Vec<f64>>();
-    let blur = |x: &[f64]| blurred(x, width, weights);
-    let (mean_a, mean_b) = (blur(a), blur(b));
-    let (aa, bb, ab) = (
-        blur(&product(a, a)),
-        blur(&product(b, b)),
-        blur(&product(a, b)),
-    );
-    let at = |i: usize| {
-        let (m, n) = (mean_a[i], mean_b[i]);
-        let (variance_a, variance_b, covariance) = (aa[i] - m * m, bb[i] - n * n, ab[i] - m * n);
-        ((2.0 * m * n + C1) * (2.0 * covariance + C2))
-            / ((m * m + n * n + C1) * (variance_a + variance_b + C2))
-    };
-    (0..mean_a.len()).map(at).sum::<f64>() / mean_a.len() as f64
-}
-
-/// Weighted means along rows, then columns, at positions where the window is inside.
-fn blurred(x: &[f64], width: usize, weights: &[f64]) -> Vec<f64> {
-    let (side, height) = (weights.len(), x.len() / width);
-    let (wide, high) = (width + 1 - side, height + 1 - side);
-    let rows: Vec<f64> = (0..height)
-        .flat_map(|r| (0..wide).map(move |c| (r, c)))
-        .map(|(r, c)| {
-            x[r * width + c..][..side]
-                .iter()
-                .zip(weights)
-                .map(|(x, w)| x * w)
-                .sum()
-        })
-        .collect();
-    (0..high)
-        .flat_map(|r| (0..wide).map(move |c| (r, c)))
-        .map(|(r, c)| {
-            weights
-                .iter()
-                .enumerate()
-                .map(|(k, w)| rows[(r + k) * wide + c] * w)
-                .sum()
-        })
-        .collect()
-}
-
-type Rows = Vec<Vec<f64>>;
-
-fn pair(images: &Tensor<4>, originals: &Tensor<4>) -> Result<(Rows, Rows, [usize; 4])> {
-    let dims = originals.dims();
-    if images.dims() != dims || dims.contains(&0) {
-        return Err(Error::argument(
-            "images",
-            format!("{:?}", images.dims()),
-            format!("{dims:?}, like the originals"),
-        ));
-    }
-    let rows = |x: &Tensor<4>| {
-        let values: Vec<f64> = x.to_data().iter::<f64>().collect();
-        values
-            .chunks_exact(values.len() / dims[0])
-            .map(<[f64]>::to_vec)
-            .collect()
-    };
-    Ok((rows(images), rows(originals), dims))
+/// Mean over the channels of an image.
+fn mean(planes: &[PlanePair], of: impl Fn(&PlanePair) -> f64) -> f64 {
+    planes.iter().map(of).sum::<f64>() / planes.len() as f64
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -161,5 +100,10 @@ mod tests {
                 .to_string()
                 .contains("`images` is [2, 3, 4, 4]")
         );
+        let broken = x.clone() * f32::NAN;
+        for result in [psnr(&broken, &x), ssim(&broken, &x)] {
+            let text = result.unwrap_err().to_string();
+            assert!(text.contains("`images` is NaN"), "{text}");
+        }
     }
 }

@@ -1,0 +1,214 @@
+//! Distances of spectra.
+
+use super::{pairs, stft::Stft};
+use crate::{Result, check::ensure_argument};
+use burn::tensor::Tensor;
+
+/// Least squared magnitude, so that silence has a logarithm.
+const FLOOR: f64 = 1e-7;
+
+/// Spectral convergence of each clip, `‖|S| − |Ŝ|‖ / ‖|S|‖` over all channels, frames and
+/// frequencies of the magnitudes (Arik et al. 2018, <https://arxiv.org/abs/1808.06719>).
+/// 0 is best. Squared magnitudes are at least 1e-7, here and in the other distances of spectra.
+///
+/// # Shapes
+/// - estimates and targets: `[batch, channels, time]`
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the shapes differ, there is no
+/// sample, a value is not finite, or the clips are too short for the transform.
+pub fn spectral_convergence(
+    estimates: &Tensor<3>,
+    targets: &Tensor<3>,
+    stft: &Stft,
+) -> Result<Vec<f64>> {
+    Ok(powers(estimates, targets, stft)?
+        .iter()
+        .map(convergence)
+        .collect())
+}
+
+/// Mean of `|ln |S| − ln |Ŝ||` of each clip over all channels, frames and frequencies (Arik et al.
+/// 2018, <https://arxiv.org/abs/1808.06719>).
+///
+/// # Shapes
+/// - estimates and targets: `[batch, channels, time]`
+///
+/// # Errors
+/// As [`spectral_convergence`].
+pub fn log_magnitude_distance(
+    estimates: &Tensor<3>,
+    targets: &Tensor<3>,
+    stft: &Stft,
+) -> Result<Vec<f64>> {
+    Ok(powers(estimates, targets, stft)?
+        .iter()
+        .map(log_magnitude)
+        .collect())
+}
+
+/// Log-spectral distance of each clip in decibels: the root mean square over frequencies of
+/// `10·log₁₀(|S|² / |Ŝ|²)`, averaged over channels and frames (Gray and Markel 1976,
+/// <https://doi.org/10.1109/TASSP.1976.1162849>).
+///
+/// # Shapes
+/// - estimates and targets: `[batch, channels, time]`
+///
+/// # Errors
+/// As [`spectral_convergence`].
+pub fn log_spectral_distance(
+    estimates: &Tensor<3>,
+    targets: &Tensor<3>,
+    stft: &Stft,
+) -> Result<Vec<f64>> {
+    let decibels = |pair: &Pair| {
+        let frames = pair.estimate.chunks_exact(stft.bins());
+        let frames = frames.zip(pair.target.chunks_exact(stft.bins()));
+        let each = frames.map(|(estimate, target)| {
+            let squares = estimate.iter().zip(target);
+            let squares = squares.map(|(a, b)| (10.0 * (b / a).log10()).powi(2));
+            (squares.sum::<f64>() / stft.bins() as f64).sqrt()
+        });
+        each.sum::<f64>() / (pair.target.len() / stft.bins()) as f64
+    };
+    Ok(powers(estimates, targets, stft)?
+        .iter()
+        .map(decibels)
+        .collect())
+}
+
+/// [`spectral_convergence`] plus [`log_magnitude_distance`] of each clip, averaged over
+/// `resolutions` (Yamamoto et al. 2020, <https://arxiv.org/abs/1910.11480>).
+///
+/// # Shapes
+/// - estimates and targets: `[batch, channels, time]`
+///
+/// # Errors
+/// As [`spectral_convergence`]; and if there are no resolutions.
+pub fn multi_resolution_stft(
+    estimates: &Tensor<3>,
+    targets: &Tensor<3>,
+    resolutions: &[Stft],
+) -> Result<Vec<f64>> {
+    ensure_argument(!resolutions.is_empty(), "resolutions", 0, "at least 1")?;
+    let mut sums = vec![0.0; targets.dims()[0]];
+    for stft in resolutions {
+        let pairs = powers(estimates, targets, stft)?;
+        for (sum, pair) in sums.iter_mut().zip(&pairs) {
+            *sum += convergence(pair) + log_magnitude(pair);
+        }
+    }
+    Ok(sums
+        .iter()
+        .map(|sum| sum / resolutions.len() as f64)
+        .collect())
+}
+
+/// The three resolutions of Parallel WaveGAN (Yamamoto et al. 2020) for sound of 24,000
+/// samples per second: windows of 600, 1,200 and 240 samples.
+///
+/// # Errors
+/// Never: the lengths are valid.
+pub fn vocoder_resolutions() -> Result<Vec<Stft>> {
+    [(1024, 600, 120), (2048, 1200, 240), (512, 240, 50)]
+        .into_iter()
+        .map(|(n_fft, win_length, hop_length)| Stft::new(n_fft, win_length, hop_length))
+        .collect()
+}
+
+/// Squared magnitudes of a clip: all channels, frames and frequencies.
+struct Pair {
+    estimate: Vec<f64>,
+    target: Vec<f64>,
+}
+
+fn powers(estimates: &Tensor<3>, targets: &Tensor<3>, stft: &Stft) -> Result<Vec<Pair>> {
+    let (estimates, targets) = pairs(estimates, targets)?;
+    let power = |channels: &Vec<Vec<f32>>| -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for samples in channels {
+            all.extend(stft.power(samples)?.iter().map(|value| value.max(FLOOR)));
+        }
+        Ok(all)
+    };
+    estimates
+        .iter()
+        .zip(&targets)
+        .map(|(estimate, target)| -> Result<Pair> {
+            Ok(Pair {
+                estimate: power(estimate)?,
+                target: power(target)?,
+            })
+        })
+        .collect()
+}
+
+fn convergence(pair: &Pair) -> f64 {
+    let differences = pair.estimate.iter().zip(&pair.target);
+    let error: f64 = differences
+        .map(|(a, b)| (b.sqrt() - a.sqrt()).powi(2))
+        .sum();
+    (error / pair.target.iter().sum::<f64>()).sqrt()
+}
+
+fn log_magnitude(pair: &Pair) -> f64 {
+    let ratios = pair.estimate.iter().zip(&pair.target);
+    // Half of the logarithm of the power is that of the magnitude.
+    let sum: f64 = ratios.map(|(a, b)| 0.5 * (b / a).ln().abs()).sum();
+    sum / pair.target.len() as f64
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::{eval::audio::Padding, rng::Rng};
+    use burn::tensor::Device;
+
+    /// A factor of amplitude is the same distance at every frequency.
+    #[test]
+    fn distances_of_scaled_sound_are_known() {
+        // So loud that no power is below the floor.
+        let target = Rng::new(1).normal([2, 2, 800], &Device::flex()) * 1e4;
+        let half = target.clone() * 0.5;
+        let stft = Stft::new(128, 128, 32).unwrap();
+        let near = |found: Vec<f64>, expected: f64| {
+            assert_eq!(found.len(), 2);
+            for value in found {
+                assert!((value - expected).abs() < 1e-5, "{value} {expected}");
+            }
+        };
+        let (ln_2, decibels) = (std::f64::consts::LN_2, 20.0 * 2f64.log10());
+        near(spectral_convergence(&half, &target, &stft).unwrap(), 0.5);
+        near(log_magnitude_distance(&half, &target, &stft).unwrap(), ln_2);
+        near(
+            log_spectral_distance(&half, &target, &stft).unwrap(),
+            decibels,
+        );
+        let two = [stft.clone(), stft.clone().with_padding(Padding::Zeros)];
+        near(
+            multi_resolution_stft(&half, &target, &two).unwrap(),
+            0.5 + ln_2,
+        );
+        near(multi_resolution_stft(&target, &target, &two).unwrap(), 0.0);
+        assert_eq!(vocoder_resolutions().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn invalid_pairs_are_errors() {
+        let device = Device::flex();
+        let stft = Stft::new(128, 128, 32).unwrap();
+        let (a, b) = (
+            Tensor::<3>::zeros([1, 1, 800], &device),
+            Tensor::<3>::zeros([1, 2, 800], &device),
+        );
+        assert_eq!(
+            spectral_convergence(&a, &b, &stft).unwrap_err().to_string(),
+            "argument `estimates` is [1, 1, 800], expected [1, 2, 800], like the targets"
+        );
+        let none = Tensor::<3>::zeros([0, 1, 800], &device);
+        assert!(log_spectral_distance(&none, &none, &stft).is_err());
+        assert!(multi_resolution_stft(&a, &a, &[]).is_err());
+        let short = Tensor::<3>::zeros([1, 1, 64], &device);
+        assert!(log_magnitude_distance(&short, &short, &stft).is_err());
+    }
+}

@@ -1,0 +1,184 @@
+//! The short-time Fourier transform.
+
+use crate::{
+    Error, Result,
+    check::{ensure, ensure_argument},
+};
+use realfft::{RealFftPlanner, RealToComplex};
+use std::sync::Arc;
+
+/// What surrounds a signal, so that the first frame is centred on the first sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Padding {
+    /// The signal, reflected at its first and last sample.
+    #[default]
+    Reflect,
+    /// Zeros.
+    Zeros,
+    /// Nothing: the first frame begins at the first sample.
+    None,
+}
+
+/// The short-time Fourier transform of real signals with Hann windows, in the conventions of
+/// `torch.stft` and `librosa.stft`: periodic windows, centred in their frames, and no
+/// normalisation.
+#[derive(Clone)]
+pub struct Stft {
+    /// As long as a frame.
+    window: Vec<f64>,
+    hop_length: usize,
+    padding: Padding,
+    fft: Arc<dyn RealToComplex<f64>>,
+}
+
+impl std::fmt::Debug for Stft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stft")
+            .field("n_fft", &self.window.len())
+            .field("hop_length", &self.hop_length)
+            .field("padding", &self.padding)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stft {
+    /// Frames of `n_fft` samples with windows of `win_length`, one every `hop_length` samples.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a length is 0, or the window longer than the frame.
+    pub fn new(n_fft: usize, win_length: usize, hop_length: usize) -> Result<Self> {
+        ensure(n_fft > 0, "n_fft", n_fft, "at least 1")?;
+        ensure(
+            (1..=n_fft).contains(&win_length),
+            "win_length",
+            win_length,
+            &format!("1 to n_fft = {n_fft}"),
+        )?;
+        ensure(hop_length > 0, "hop_length", hop_length, "at least 1")?;
+        let mut window = vec![0.0; n_fft];
+        let begin = (n_fft - win_length) / 2;
+        for (i, value) in window[begin..begin + win_length].iter_mut().enumerate() {
+            let phase = 2.0 * std::f64::consts::PI * i as f64 / win_length as f64;
+            *value = 0.5 - 0.5 * phase.cos();
+        }
+        if win_length == 1 {
+            window[begin] = 1.0;
+        }
+        Ok(Self {
+            window,
+            hop_length,
+            padding: Padding::default(),
+            fft: RealFftPlanner::new().plan_fft_forward(n_fft),
+        })
+    }
+
+    /// Sets the padding, by default [`Padding::Reflect`].
+    #[must_use]
+    pub fn with_padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Number of frequencies, `n_fft / 2 + 1`.
+    pub fn bins(&self) -> usize {
+        self.window.len() / 2 + 1
+    }
+
+    /// Squared magnitudes of `samples`, `[frames, bins]`, row by row.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there are too few samples for the padding, or for a frame.
+    pub fn power(&self, samples: &[f32]) -> Result<Vec<f64>> {
+        let padded = self.padded(samples)?;
+        let mut frame = self.fft.make_input_vec();
+        let mut spectrum = self.fft.make_output_vec();
+        let mut scratch = self.fft.make_scratch_vec();
+        let frames = (padded.len() - frame.len()) / self.hop_length + 1;
+        let mut power = Vec::with_capacity(frames * self.bins());
+        for index in 0..frames {
+            let samples = &padded[index * self.hop_length..];
+            for ((value, sample), weight) in frame.iter_mut().zip(samples).zip(&self.window) {
+                *value = sample * weight;
+            }
+            self.fft
+                .process_with_scratch(&mut frame, &mut spectrum, &mut scratch)
+                .map_err(Error::other)?;
+            power.extend(spectrum.iter().map(|value| value.norm_sqr()));
+        }
+        Ok(power)
+    }
+
+    fn padded(&self, samples: &[f32]) -> Result<Vec<f64>> {
+        let (len, n_fft) = (samples.len(), self.window.len());
+        let side = match self.padding {
+            Padding::None => 0,
+            Padding::Reflect | Padding::Zeros => n_fft / 2,
+        };
+        let least = match self.padding {
+            Padding::Reflect => side + 1,
+            Padding::Zeros => 1,
+            Padding::None => n_fft,
+        };
+        ensure_argument(
+            len >= least,
+            "samples",
+            len,
+            &format!("at least {least} for frames of {n_fft}"),
+        )?;
+        let value = |i: usize| {
+            let inside = |i: usize| f64::from(samples[i]);
+            match i.checked_sub(side) {
+                Some(i) if i < len => inside(i),
+                _ if self.padding == Padding::Zeros => 0.0,
+                Some(i) => inside(2 * (len - 1) - i),
+                None => inside(side - i),
+            }
+        };
+        Ok((0..len + 2 * side).map(value).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cosine of eight periods per frame, under a Hann window: half of the window's sum in its
+    /// own bin, a quarter in the bins beside.
+    #[test]
+    fn cosine_has_three_bins() {
+        let samples: Vec<f32> = (0..200)
+            .map(|i| (2.0 * std::f64::consts::PI * f64::from(i) / 8.0).cos() as f32)
+            .collect();
+        for padding in [Padding::None, Padding::Zeros, Padding::Reflect] {
+            let stft = Stft::new(64, 64, 16).unwrap().with_padding(padding);
+            let power = stft.power(&samples).unwrap();
+            let frames = if padding == Padding::None { 9 } else { 13 };
+            assert_eq!((power.len(), stft.bins()), (frames * 33, 33));
+            let middle = &power[4 * 33..5 * 33];
+            for (bin, value) in middle.iter().enumerate() {
+                let expected = match bin {
+                    8 => 16.0f64.powi(2),
+                    7 | 9 => 8.0f64.powi(2),
+                    _ => 0.0,
+                };
+                assert!((value - expected).abs() < 1e-3, "{bin}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_lengths_are_errors() {
+        assert_eq!(
+            Stft::new(16, 17, 4).unwrap_err().to_string(),
+            "config field `win_length` is 17, expected 1 to n_fft = 16"
+        );
+        assert!(Stft::new(0, 1, 1).is_err());
+        assert!(Stft::new(4, 4, 0).is_err());
+        let stft = Stft::new(16, 16, 4).unwrap();
+        assert_eq!(
+            stft.power(&[0.0; 8]).unwrap_err().to_string(),
+            "argument `samples` is 8, expected at least 9 for frames of 16"
+        );
+        assert!(stft.with_padding(Padding::None).power(&[0.0; 15]).is_err());
+    }
+}

@@ -1,0 +1,355 @@
+//! Precision, recall, density and coverage.
+
+use super::check_pair;
+use crate::{Error, Result, eval::Features};
+use aigc_kernels::product::{Matrix, multiply};
+
+/// How far samples are real, and how far real data is covered by samples. Each set is described by
+/// balls around its samples that reach to their `k`-th nearest neighbour in the set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Prdc {
+    /// Share of samples inside a ball of a real sample (Kynkäänniemi et al. 2019,
+    /// <https://arxiv.org/abs/1904.06991>): quality.
+    pub precision: f64,
+    /// Share of real samples inside a ball of a generated sample: diversity.
+    pub recall: f64,
+    /// Number of balls of real samples that a sample is in, on average, over `k` (Naeem et al.
+    /// 2020, <https://arxiv.org/abs/2002.09797>, equation 4): quality, less sensitive to single
+    /// real samples that are far from all others. Above 1 where samples are typical.
+    pub density: f64,
+    /// Share of real samples whose ball has a generated sample in it (equation 5): diversity.
+    pub coverage: f64,
+}
+
+/// Settings of [`Prdc`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrdcConfig {
+    /// The neighbour that a ball reaches to; 5 by default, as in the package prdc. torch-fidelity
+    /// has 3.
+    pub nearest_k: usize,
+    /// Whether the surface of a ball is part of it, as in torch-fidelity; in prdc it is not. It
+    /// matters for repeated samples only.
+    pub inclusive: bool,
+}
+
+impl Default for PrdcConfig {
+    fn default() -> Self {
+        Self {
+            nearest_k: 5,
+            inclusive: false,
+        }
+    }
+}
+
+impl PrdcConfig {
+    /// Compares generated with real samples.
+    ///
+    /// Distances are computed in 32 bits; where rounding could change a comparison, in 64. Memory
+    /// grows with the number of samples, not with its square.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `nearest_k` is 0, the numbers of features differ, or a set has
+    /// no more than `nearest_k` samples.
+    pub fn compute(&self, real: &Features, fake: &Features) -> Result<Prdc> {
+        let k = self.nearest_k;
+        if k == 0 {
+            return Err(Error::argument("nearest_k", k, "at least 1"));
+        }
+        check_pair(real, fake, k + 1)?;
+        let centre = mean(real);
+        let (real, fake) = (Points::new(real, &centre), Points::new(fake, &centre));
+        let (real_radii, fake_radii) = (radii(&real, k), radii(&fake, k));
+        let mut inside = vec![0usize; fake.len()];
+        let mut recalled = vec![false; real.len()];
+        let mut covered = vec![false; real.len()];
+        let within = |square: f64, radius: f64| match self.inclusive {
+            true => square <= radius,
+            false => square < radius,
+        };
+        for_each_tile(&real, &fake, false, |i0, j0, products, columns| {
+            for (i, products) in (i0..).zip(products.chunks_exact(columns)) {
+                let (radius, norm) = (real_radii[i], real.norms[i]);
+                for (j, product) in (j0..).zip(products) {
+                    let mut square = norm + fake.norms[j] - 2.0 * f64::from(*product);
+                    let slack = real.slack(i, &fake, j);
+                    let near = square - slack;
+                    if near > radius && near > fake_radii[j] {
+                        continue;
+                    }
+                    let doubtful = |radius: f64| (square - radius).abs() <= slack;
+                    if doubtful(radius) || doubtful(fake_radii[j]) {
+                        square = real.exact_square(i, &fake, j);
+                    }
+                    if within(square, radius) {
+                        inside[j] += 1;
+                        covered[i] = true;
+                    }
+                    recalled[i] |= within(square, fake_radii[j]);
+                }
+            }
+        });
+        let share = |count: usize, of: usize| count as f64 / of as f64;
+        let is_inside = inside.iter().filter(|balls| **balls > 0).count();
+        let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
+        Ok(Prdc {
+            precision: share(is_inside, fake.len()),
+            recall: share(count(&recalled), real.len()),
+            density: share(inside.iter().sum(), k * fake.len()),
+            coverage: share(count(&covered), real.len()),
+        })
+    }
+}
+
+/// Samples, moved so that their values are small, which keeps the digits of distances.
+struct Points<'a> {
+    exact: &'a Features,
+    values: Vec<f32>,
+    /// Squared norms of the moved values.
+    norms: Vec<f64>,
+    /// Norm of each sample times the rounding error of a product of unit vectors.
+    errors: Vec<f64>,
+}
+
+impl<'a> Points<'a> {
+    fn new(exact: &'a Features, centre: &[f64]) -> Self {
+        let moved = exact.rows().flat_map(|row| {
+            let pairs = row.iter().zip(centre);
+            pairs.map(|(x, c)| (f64::from(*x) - c) as f32)
+        });
+        let values: Vec<f32> = moved.collect();
+        let square = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        let norms: Vec<f64> = values.chunks_exact(exact.width()).map(square).collect();
+        // A sum of n products is off by at most n units of rounding of ‖x‖·‖y‖ (Higham 2002,
+        // equation 3.7), and moving the values by two more.
+        let unit = (exact.width() + 2) as f64 * f64::from(f32::EPSILON) / 2.0;
+        let errors = norms.iter().map(|norm| (norm * unit).sqrt()).collect();
+        Self {
+            exact,
+            values,
+            norms,
+            errors,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.norms.len()
+    }
+
+    /// Limit on the error of a squared distance that is computed from a product in 32 bits.
+    fn slack(&self, i: usize, other: &Self, j: usize) -> f64 {
+        // Twice the product, and the rounding of both values of the norms' difference.
+        4.0 * self.errors[i] * other.errors[j]
+    }
+
+    fn exact_square(&self, i: usize, other: &Self, j: usize) -> f64 {
+        let pairs = self.exact.row(i).iter().zip(other.exact.row(j));
+        pairs
+            .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
+            .sum()
+    }
+}
+
+fn mean(features: &Features) -> Vec<f64> {
+    let mut mean = vec![0.0; features.width()];
+    for row in features.rows() {
+        for (mean, value) in mean.iter_mut().zip(row) {
+            *mean += f64::from(*value);
+        }
+    }
+    let count = features.len() as f64;
+    mean.into_iter().map(|sum| sum / count).collect()
+}
+
+/// Rows and columns of a block of products: 2 MiB.
+const TILE: [usize; 2] = [512, 1024];
+
+/// Calls `each` with blocks of the inner products of all pairs: first row, first column, products
+/// row by row, number of columns. Of a set with itself, `half` leaves out blocks all of whose pairs
+/// another block has in reverse.
+fn for_each_tile(
+    a: &Points<'_>,
+    b: &Points<'_>,
+    half: bool,
+    mut each: impl FnMut(usize, usize, &[f32], usize),
+) {
+    let width = a.exact.width();
+    let part = |x: &Points<'_>, first: usize, most: usize| {
+        let rows = most.min(x.len() - first);
+        (first * width..(first + rows) * width, rows)
+    };
+    for i in (0..a.len()).step_by(TILE[0]) {
+        let (range, rows) = part(a, i, TILE[0]);
+        let left = Matrix::rows(&a.values[range], width);
+        for j in (0..b.len()).step_by(TILE[1]) {
+            let (range, columns) = part(b, j, TILE[1]);
+            if half && j + columns <= i {
+                continue;
+            }
+            let right = Matrix::rows(&b.values[range], width).t();
+            each(
+                i,
+                j,
+                &multiply([rows, columns, width], left, right, None),
+                columns,
+            );
+        }
+    }
+}
+
+/// Squared distance of every sample to its `k`-th nearest other one.
+fn radii(points: &Points<'_>, k: usize) -> Vec<f64> {
+    let mut near: Vec<Nearest> = (0..points.len()).map(|_| Nearest::new(k)).collect();
+    for_each_tile(points, points, true, |i0, j0, products, columns| {
+        for (i, products) in (i0..).zip(products.chunks_exact(columns)) {
+            let norm = points.norms[i];
+            for (j, product) in (j0..).zip(products) {
+                // A block on the diagonal has some pairs twice.
+                if j <= i {
+                    continue;
+                }
+                let square = norm + points.norms[j] - 2.0 * f64::from(*product);
+                let slack = points.slack(i, points, j);
+                near[i].offer(square, slack, j);
+                near[j].offer(square, slack, i);
+            }
+        }
+    });
+    let exact = |(i, near): (usize, Nearest)| {
+        let candidates = near.found.into_iter();
+        let mut squares: Vec<f64> = candidates
+            .map(|(_, _, j)| points.exact_square(i, points, j))
+            .collect();
+        squares.sort_by(f64::total_cmp);
+        squares[k - 1]
+    };
+    near.into_iter().enumerate().map(exact).collect()
+}
+
+/// The samples that may be among the `k` nearest.
+struct Nearest {
+    k: usize,
+    /// No sample beyond this squared distance is among them.
+    limit: f64,
+    /// Squared distance, its possible error, and number of a sample.
+    found: Vec<(f64, f64, usize)>,
+}
+
+impl Nearest {
+    fn new(k: usize) -> Self {
+        Self {
+            k,
+            limit: f64::INFINITY,
+            found: Vec::new(),
+        }
+    }
+
+    fn offer(&mut self, square: f64, slack: f64, sample: usize) {
+        if square - slack > self.limit {
+            return;
+        }
+        self.found.push((square, slack, sample));
+        if self.found.len() >= 4 * self.k + 16 {
+            self.prune();
+        }
+    }
+
+    /// Forgets samples beyond what the `k`-th nearest is at most.
+    fn prune(&mut self) {
+        let most = |found: &(f64, f64, usize)| found.0 + found.1;
+        let mut ends: Vec<f64> = self.found.iter().map(most).collect();
+        let (_, limit, _) = ends.select_nth_unstable_by(self.k - 1, f64::total_cmp);
+        self.limit = *limit;
+        self.found
+            .retain(|(square, slack, _)| square - slack <= self.limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// All distances in 64 bits, as the definition has it.
+    fn by_definition(config: PrdcConfig, real: &Features, fake: &Features) -> Prdc {
+        let distance = |x: &[f32], y: &[f32]| {
+            let pairs = x.iter().zip(y);
+            pairs
+                .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
+                .sum::<f64>()
+        };
+        let radii = |set: &Features| -> Vec<f64> {
+            let radius = |row| {
+                let mut all: Vec<f64> = set.rows().map(|other| distance(row, other)).collect();
+                all.sort_by(f64::total_cmp);
+                all[config.nearest_k]
+            };
+            set.rows().map(radius).collect()
+        };
+        let (r, f) = (radii(real), radii(fake));
+        let within = |d: f64, radius: f64| d < radius || config.inclusive && d == radius;
+        let balls = |j: usize| {
+            let of = |i: &usize| within(distance(real.row(*i), fake.row(j)), r[*i]);
+            (0..real.len()).filter(of).count()
+        };
+        let share = |flags: Vec<bool>| {
+            flags.iter().filter(|flag| **flag).count() as f64 / flags.len() as f64
+        };
+        let any = |i: usize, radius: &dyn Fn(usize) -> f64| {
+            (0..fake.len()).any(|j| within(distance(real.row(i), fake.row(j)), radius(j)))
+        };
+        let counts: Vec<usize> = (0..fake.len()).map(balls).collect();
+        Prdc {
+            precision: share(counts.iter().map(|n| *n > 0).collect()),
+            recall: share((0..real.len()).map(|i| any(i, &|j| f[j])).collect()),
+            density: counts.iter().sum::<usize>() as f64 / (config.nearest_k * fake.len()) as f64,
+            coverage: share((0..real.len()).map(|i| any(i, &|_| r[i])).collect()),
+        }
+    }
+
+    /// Also far from zero and with many equal samples, where products in 32 bits cannot tell
+    /// distances apart, and over several blocks.
+    #[test]
+    fn blocks_give_what_the_definition_gives() {
+        let mut rng = Rng::new(5);
+        let mut set = |n: usize, shift: f32, scale: f32| {
+            let values = rng.normal_vec(n * 6);
+            Features::new(values.iter().map(|v| v * scale + shift).collect(), 6).unwrap()
+        };
+        let (real, fake) = (set(1100, 0.0, 1.0), set(300, 0.4, 0.9));
+        let (far, near) = (set(530, 3000.0, 0.01), set(200, 3000.004, 0.01));
+        let numbers: Vec<usize> = (0..500).map(|i| i % 120).collect();
+        let repeated = real.select(&numbers);
+        for nearest_k in [1, 5] {
+            for inclusive in [false, true] {
+                let config = PrdcConfig {
+                    nearest_k,
+                    inclusive,
+                };
+                for (real, fake) in [(&real, &fake), (&far, &near), (&real, &repeated)] {
+                    let found = config.compute(real, fake).unwrap();
+                    assert_eq!(found, by_definition(config, real, fake));
+                    assert!(found.precision > 0.2 && found.coverage > 0.05, "{found:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_sets_are_errors() {
+        let set = |n: usize, width| Features::new(vec![0.5; n * width], width).unwrap();
+        let error = |config: PrdcConfig, real: &Features, fake: &Features| {
+            config.compute(real, fake).unwrap_err().to_string()
+        };
+        let config = PrdcConfig::default();
+        let few = error(config, &set(9, 2), &set(5, 2));
+        assert!(few.contains("`samples` is 5, expected at least 6"), "{few}");
+        let other = error(config, &set(9, 2), &set(9, 3));
+        assert!(other.contains("`features` is 3, expected 2"), "{other}");
+        let none = PrdcConfig {
+            nearest_k: 0,
+            ..config
+        };
+        assert!(error(none, &set(9, 2), &set(9, 2)).contains("nearest_k"));
+    }
+}

@@ -1,0 +1,212 @@
+//! Originality of a set of generated texts, beside that of held-out ones.
+
+use super::{
+    index::{CopiedSpan, TextIndex},
+    overlap::{NgramOverlap, TextUnit, overlap},
+    spans::{Span, covered},
+};
+use crate::{Error, Result};
+use std::cmp::Reverse;
+
+/// What [`TextIndex::originality`] measures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalityConfig {
+    /// Lengths of n-grams; by default 1 to 10, 20 and 50.
+    pub ngrams: Vec<usize>,
+    /// What n-grams consist of; characters by default.
+    pub unit: TextUnit,
+    /// Shortest span that counts as copied, in characters; 50 by default.
+    pub min_span_characters: usize,
+    /// Number of longest spans to list; 10 by default.
+    pub longest_spans: usize,
+}
+
+impl Default for OriginalityConfig {
+    fn default() -> Self {
+        Self {
+            ngrams: (1..=10).chain([20, 50]).collect(),
+            unit: TextUnit::Characters,
+            min_span_characters: 50,
+            longest_spans: 10,
+        }
+    }
+}
+
+/// What of a set of texts occurs in the training text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextOriginality {
+    /// Number of texts.
+    pub texts: usize,
+    /// Number of characters, after normalisation.
+    pub characters: usize,
+    /// Lengths of n-grams, and how many of them occur in the training text.
+    pub ngrams: Vec<(usize, NgramOverlap)>,
+    /// Number of characters in copied spans of at least the configured length.
+    pub copied_characters: usize,
+    /// The longest spans, longest first; also those shorter than the configured length.
+    pub longest: Vec<TextSpan>,
+}
+
+impl TextOriginality {
+    /// The share of characters in copied spans, in `[0, 1]`; `None` without characters.
+    pub fn copied_share(&self) -> Option<f64> {
+        (self.characters > 0).then(|| self.copied_characters as f64 / self.characters as f64)
+    }
+}
+
+/// A copied span of one of several texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextSpan {
+    /// Number of the text, from 0.
+    pub text: usize,
+    /// The span.
+    pub span: CopiedSpan,
+    /// Its part of the text.
+    pub passage: String,
+}
+
+/// Originality of generated texts and, for comparison, of held-out ones.
+///
+/// Text that a model never saw shares short n-grams with its training text too. Generated text is
+/// copied where it shares more than that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OriginalityReport {
+    /// Of the generated texts.
+    pub generated: TextOriginality,
+    /// Of the held-out texts.
+    pub held_out: TextOriginality,
+}
+
+impl TextIndex {
+    /// What of `texts` occurs in the training text.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there are no texts, a length of n-grams or spans is 0, or for
+    /// [words](TextUnit::Words) if the index does not normalise whitespace.
+    pub fn originality<S: AsRef<str>>(
+        &self,
+        texts: &[S],
+        config: &OriginalityConfig,
+    ) -> Result<TextOriginality> {
+        self.originality_of("texts", texts, config)
+    }
+
+    /// [`originality`](Self::originality) of generated texts and of held-out ones, which the model
+    /// was not trained on. Both should be of the same kind and of similar lengths.
+    ///
+    /// # Errors
+    /// Those of [`originality`](Self::originality).
+    pub fn originality_report<S: AsRef<str>, T: AsRef<str>>(
+        &self,
+        generated: &[S],
+        held_out: &[T],
+        config: &OriginalityConfig,
+    ) -> Result<OriginalityReport> {
+        Ok(OriginalityReport {
+            generated: self.originality_of("generated", generated, config)?,
+            held_out: self.originality_of("held_out", held_out, config)?,
+        })
+    }
+
+    fn originality_of<S: AsRef<str>>(
+        &self,
+        name: &str,
+        texts: &[S],
+        config: &OriginalityConfig,
+    ) -> Result<TextOriginality> {
+        if texts.is_empty() {
+            return Err(Error::argument(name, "empty", "at least one text"));
+        }
+        if config.min_span_characters == 0 {
+            return Err(Error::argument("min_span_characters", 0, "at least 1"));
+        }
+        self.check_ngrams(&config.ngrams, config.unit)?;
+        let lengths = config.ngrams.iter();
+        let mut result = TextOriginality {
+            texts: texts.len(),
+            characters: 0,
+            ngrams: lengths.map(|n| (*n, NgramOverlap::default())).collect(),
+            copied_characters: 0,
+            longest: Vec::new(),
+        };
+        for (number, text) in texts.iter().enumerate() {
+            let text = text.as_ref();
+            let query = self.query(text);
+            let maximal = self.maximal(&query);
+            result.characters += query.inner.len();
+            for (n, sum) in &mut result.ngrams {
+                *sum += overlap(&query, &maximal, *n, config.unit);
+            }
+            let mut spans = self.trimmed(&query, &maximal);
+            let is_long = |span: &&Span| span.characters() >= config.min_span_characters;
+            result.copied_characters += covered(spans.iter().filter(is_long).copied());
+            spans.sort_by_key(|span| (Reverse(span.characters()), span.start));
+            spans.truncate(config.longest_spans);
+            let listed = spans.iter().map(|span| {
+                let span = self.copied(&query, span);
+                TextSpan {
+                    text: number,
+                    passage: text[span.range.clone()].to_string(),
+                    span,
+                }
+            });
+            result.longest.extend(listed);
+            // A stable sort: of equal lengths the earlier text comes first.
+            result
+                .longest
+                .sort_by_key(|entry| Reverse(entry.span.characters));
+            result.longest.truncate(config.longest_spans);
+        }
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::originality::text::TextIndexConfig;
+
+    #[test]
+    fn report_compares_copies_with_held_out_text() {
+        let training = ["The quick brown fox jumps over the lazy dog. It was late."];
+        let index = TextIndex::from_texts(&training, &TextIndexConfig::default()).unwrap();
+        let config = OriginalityConfig {
+            ngrams: vec![1, 5],
+            unit: TextUnit::Words,
+            min_span_characters: 20,
+            longest_spans: 2,
+        };
+        let generated = ["Zz quick brown fox  jumps over zz", "It was late."];
+        let report = index
+            .originality_report(&generated, &["A dog was over there"], &config)
+            .unwrap();
+        let (own, held_out) = (&report.generated, &report.held_out);
+        assert_eq!((own.texts, own.characters), (2, 32 + 12));
+        let counts = |o: &TextOriginality| -> Vec<(usize, usize)> {
+            o.ngrams.iter().map(|(_, n)| (n.found, n.total)).collect()
+        };
+        assert_eq!(counts(own), [(8, 10), (1, 3)]);
+        assert_eq!(counts(held_out), [(2, 5), (0, 1)]);
+        assert_eq!(own.longest[0].passage, "quick brown fox  jumps over");
+        assert_eq!(own.longest[1].text, 1);
+        assert_eq!(own.copied_characters, 26);
+        assert_eq!(own.copied_share(), Some(26.0 / 44.0));
+        assert_eq!(held_out.copied_share(), Some(0.0));
+    }
+
+    #[test]
+    fn impossible_reports_are_errors() {
+        let index = TextIndex::from_texts(&["abc"], &TextIndexConfig::default()).unwrap();
+        let config = OriginalityConfig::default();
+        let none: [&str; 0] = [];
+        let error = index
+            .originality_report(&["a"], &none, &config)
+            .unwrap_err();
+        assert!(error.to_string().contains("`held_out` is empty"), "{error}");
+        let zero = OriginalityConfig {
+            min_span_characters: 0,
+            ..config
+        };
+        assert!(index.originality(&["a"], &zero).is_err());
+    }
+}
