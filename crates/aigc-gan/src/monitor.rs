@@ -1,6 +1,9 @@
 //! Detection of mode collapse.
 
-use aigc_core::{Result, check};
+use aigc_core::{
+    Result, check,
+    train::{batch_spread, nearest_distance},
+};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -97,11 +100,11 @@ impl CollapseMonitor {
     ) -> Vec<(&'static str, String)> {
         let accuracy = accuracy.clone().detach();
         let parts = vec![
-            spread(real, class),
-            spread(fake, class),
+            batch_spread(real, class),
+            batch_spread(fake, class),
             accuracy,
-            nearest(real),
-            nearest(fake),
+            nearest_distance(real),
+            nearest_distance(fake),
         ];
         let values: Vec<f64> = Tensor::cat(parts, 0).into_data().iter::<f64>().collect();
         if values[0] <= 1e-6 {
@@ -150,33 +153,6 @@ impl CollapseMonitor {
         );
         alerts
     }
-}
-
-/// Standard deviation over the batch, or within classes, averaged over the values of a sample,
-/// `[1]`.
-fn spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
-    let x = x.clone().detach();
-    let centred = match class {
-        None => x.clone() - x.mean_dim(0),
-        Some(class) => {
-            let sums = class.clone().transpose().matmul(x.clone());
-            let counts = class.clone().sum_dim(0).clamp_min(1.0).transpose();
-            x - class.clone().matmul(sums / counts)
-        }
-    };
-    (centred.clone() * centred).mean_dim(0).sqrt().mean()
-}
-
-/// Distance to the nearest other sample of the batch, averaged over the batch, `[1]`.
-fn nearest(x: &Tensor<2>) -> Tensor<1> {
-    let x = x.clone().detach();
-    let batch = x.dims()[0];
-    let squares = (x.clone() * x.clone()).sum_dim(1);
-    let apart =
-        squares.clone() + squares.transpose() - x.clone().matmul(x.clone().transpose()) * 2.0;
-    // Excludes the distance of each sample to itself.
-    let apart = apart + Tensor::<2>::eye(batch, &x.device()) * 1e30;
-    apart.min_dim(1).clamp_min(0.0).sqrt().mean()
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -252,9 +228,6 @@ mod tests {
         let few: Tensor<2> = Rng::new(1).normal([4, 16], &device);
         assert_eq!(alerts(few.repeat_dim(0, 8)), ["collapse"]);
         assert!(alerts(Rng::new(3).normal([32, 16], &device)).is_empty());
-        // The distance for three points on a line.
-        let line = Tensor::<2>::from_floats([[0.0, 0.0], [3.0, 4.0], [9.0, 12.0]], &device);
-        assert!((nearest(&line).into_scalar::<f32>() - (5.0 + 5.0 + 10.0) / 3.0).abs() < 1e-4);
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //! | codes with known factors | [`disentanglement`] |
 //! | uncertainty | [`Estimate`], [`bootstrap`], [`Proportion`] |
 //! | … | [`frechet_interval`], [`mmd_interval`] |
+//! | during training | [`SampleMetrics`], [`DiversityWatch`](crate::train::DiversityWatch) |
 //! | one page of all of it | [`report`] |
 
 pub mod audio;
@@ -37,6 +38,7 @@ mod originality;
 mod perceptual;
 mod relevance;
 pub mod report;
+mod sample_metrics;
 pub mod text;
 
 pub use distribution::{
@@ -66,6 +68,7 @@ pub use relevance::{
     ClipScore, ConditionalAccuracy, Proportion, Retrieval, RetrievalRanks, caption_retrieval,
     clip_score, conditional_accuracy, cosine_similarity,
 };
+pub use sample_metrics::SampleMetrics;
 
 use burn::tensor::Tensor;
 

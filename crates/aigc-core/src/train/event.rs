@@ -43,9 +43,9 @@ pub enum Event<'a> {
     },
     /// A message for the user, such as the name of a skipped file.
     Warning(&'a str),
-    /// The objective detected a problem, such as mode collapse.
+    /// The objective or a callback detected a problem, such as mode collapse.
     Alert {
-        /// Steps completed before the current one.
+        /// Steps completed.
         step: usize,
         /// Kind of problem for programs, such as `collapse`.
         kind: &'static str,
@@ -99,6 +99,12 @@ pub trait Callback {
     /// # Errors
     /// An error ends training.
     fn on_event(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// Problems that the callback has found, each as a kind for programs and a text for the user.
+    /// It is called after every event; all callbacks then receive an [`Event::Alert`].
+    fn take_alerts(&mut self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 impl<F: FnMut(&Event<'_>)> Callback for F {

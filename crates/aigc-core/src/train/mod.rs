@@ -8,6 +8,7 @@
 
 mod adam;
 mod config;
+mod diversity;
 mod ema;
 mod event;
 mod gradients;
@@ -27,6 +28,7 @@ mod trainer;
 
 pub use adam::{Adam, AdamConfig};
 pub use config::{EmaConfig, TrainerConfig};
+pub use diversity::{DiversityWatch, batch_spread, nearest_distance};
 pub use ema::Ema;
 pub use event::{Callback, Event, StepReport, StopReason};
 pub use gradients::{grad_norm, scale_gradients};

@@ -169,11 +169,23 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             .expect("the model is only away during an update")
     }
 
+    /// Calls the callbacks, and then hands on the problems that they have found. A problem that is
+    /// found in an alert waits for the next event: alerts cannot go in circles.
     fn emit(&mut self, event: &Event<'_>) -> Result<()> {
-        self.trainer
-            .callbacks
-            .iter_mut()
-            .try_for_each(|callback| callback.on_event(event))
+        let step = self.state.step;
+        let callbacks = &mut self.trainer.callbacks;
+        let mut found = Vec::new();
+        for callback in callbacks.iter_mut() {
+            callback.on_event(event)?;
+            found.extend(callback.take_alerts());
+        }
+        for (kind, text) in &found {
+            let alert = Event::Alert { step, kind, text };
+            callbacks
+                .iter_mut()
+                .try_for_each(|callback| callback.on_event(&alert))?;
+        }
+        Ok(())
     }
 
     /// Seconds that training has taken, over all starts.

@@ -5,7 +5,8 @@ use crate::{
     CancelToken,
     data::{DataLoaderConfig, InMemory},
     nn::{Linear, LinearConfig},
-    train::{EmaConfig, LossOutput, LrSchedule, StartFrom, StepContext},
+    rng::Rng,
+    train::{DiversityWatch, EmaConfig, LossOutput, LrSchedule, StartFrom, StepContext},
 };
 use burn::{
     module::Param,
@@ -278,4 +279,49 @@ fn fresh_start_refuses_the_directory_of_a_model() {
         "{message}"
     );
     assert_eq!(std::fs::read(&config).unwrap(), br#"{"kind": "mlp"}"#);
+}
+
+/// A watch on the evaluation's metrics raises an alert, which every callback receives once.
+#[test]
+fn alerts_of_callbacks_reach_all_callbacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path().join("run")).unwrap();
+    let loader = DataLoader::new(
+        InMemory(vec![1.0f32; 8]),
+        |x| x,
+        DataLoaderConfig::default(),
+    )
+    .unwrap();
+    let device = Device::flex();
+    let real = Rng::new(1).normal([16, 4], &device);
+    let watch = DiversityWatch::new(&real).unwrap();
+    let config = TrainerConfig {
+        eval_steps: 2,
+        lr_schedule: LrSchedule::linear(0),
+        ..TrainerConfig::new(6)
+    };
+    let (before, after) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let count = |counter: &Rc<Cell<usize>>| {
+        let counter = counter.clone();
+        move |event: &Event<'_>| {
+            if let Event::Alert { step, kind, text } = event {
+                assert_eq!((*step, *kind), (2, "collapse"));
+                assert!(text.contains("is 10 % of that of real samples"), "{text}");
+                counter.set(counter.get() + 1);
+            }
+        }
+    };
+    Trainer::new(config)
+        .with_callback(count(&before))
+        .with_callback(watch.clone())
+        .with_callback(count(&after))
+        .with_evaluation(|_| watch.metrics(&(real.clone() * 0.1)))
+        .fit(
+            Regression,
+            LinearConfig::new(1, 1).init(&device),
+            &loader,
+            &run,
+        )
+        .unwrap();
+    assert_eq!((before.get(), after.get()), (1, 1));
 }
