@@ -31,7 +31,7 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 21] = [
+pub const OPERATIONS: [Operation; 22] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
     ("conv2d small maps", 2e-5, conv2d_small_maps),
@@ -49,6 +49,7 @@ pub const OPERATIONS: [Operation; 21] = [
     ("quantized_linear", 1e-5, quantized_linear),
     ("packed_embedding", 1e-6, packed_embedding),
     ("upsample_nearest2d", 1e-6, upsample_nearest2d),
+    ("pool2d", 1e-5, pool2d),
     ("cross_entropy", 1e-5, cross_entropy),
     ("binary_cross_entropy", 1e-5, binary_cross_entropy),
     ("reparameterize", 1e-5, reparameterize),
@@ -604,6 +605,31 @@ fn upsample_nearest2d(rng: &mut Rng) -> Case {
                 ops::upsample_nearest2d(laid(t[0].clone(), shape, layout), factor),
                 layout,
             )
+        }),
+    }
+}
+
+fn pool2d(rng: &mut Rng) -> Case {
+    let (kernel, stride) = (pick(rng, 1, 4), pick(rng, 1, 3));
+    let padding = pick(rng, 0, kernel / 2);
+    let shape = [
+        scale_up(rng) * pick(rng, 1, 3),
+        pick(rng, 1, 5),
+        pick(rng, kernel, 12),
+        pick(rng, kernel, 12),
+    ];
+    let (maximum, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
+    let pool = if maximum {
+        ops::max_pool2d
+    } else {
+        ops::avg_pool2d
+    };
+    Case {
+        lens: vec![shape.iter().product()],
+        about: format!("{shape:?}, maximum {maximum}, {kernel}/{stride}/{padding}"),
+        compute: Box::new(move |t| {
+            let x = laid(t[0].clone(), shape, layout);
+            flat(pool(x, kernel, stride, padding), layout)
         }),
     }
 }

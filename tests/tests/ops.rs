@@ -202,6 +202,11 @@ fn upsample_nearest2d_matches_default() {
 }
 
 #[test]
+fn pools_match_default() {
+    check("pool2d");
+}
+
+#[test]
 fn cross_entropy_matches_default() {
     check("cross_entropy");
 }

@@ -27,6 +27,7 @@ mod memory;
 pub mod norm;
 pub mod pages;
 pub mod pixels;
+pub mod pool;
 pub mod product;
 pub mod quantization;
 pub mod quantized;

@@ -4,7 +4,7 @@
 #![allow(deprecated)]
 
 use super::Activation;
-use super::{Quantization, primitives};
+use super::{Pool, PoolSizes, Quantization, primitives};
 use burn::{
     backend::{
         Backend, ExtensionType, backend_extension,
@@ -340,6 +340,11 @@ pub trait GenerativeOps: Backend {
     /// Gradient of the upsampling: sums of blocks of `factor` × `factor` pixels.
     fn upsample_nearest2d_grad(grad: FloatTensor<Self>, factor: usize) -> FloatTensor<Self> {
         primitives::upsample_nearest2d_grad::<Self>(grad, factor)
+    }
+
+    /// Maxima or means of windows of pixels, which fit in the maps.
+    fn pool2d_forward(x: FloatTensor<Self>, pool: Pool, sizes: PoolSizes) -> FloatTensor<Self> {
+        primitives::pool2d::<Self>(x, pool, sizes)
     }
 
     /// Cross-entropy of every row, `−ln softmax(logits)[target]`.

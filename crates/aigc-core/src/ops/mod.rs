@@ -33,7 +33,10 @@ pub mod profile;
 mod resize;
 
 pub use activation::Activation;
-pub use aigc_kernels::{AdamStep, Quantization};
+pub use aigc_kernels::{
+    AdamStep, Quantization,
+    pool::{Pool, PoolSizes},
+};
 pub use backend::{GenerativeOps, OptionalTensor};
 pub use dtype::cast;
 pub(crate) use dtype::computed;
@@ -549,6 +552,49 @@ pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
     Tensor::from_dispatch(match listed {
         true => Dispatch::upsample_nearest2d_forward(x, factor),
         false => primitives::upsample_nearest2d::<Dispatch>(x, factor),
+    })
+}
+
+/// The largest pixel of every window.
+///
+/// # Shapes
+/// - x: `[batch, channels, height, width]`
+/// - output: `[batch, channels, (height + 2·padding − kernel) / stride + 1, …]`
+///
+/// # Panics
+/// If no window fits, the stride is 0, or the padding is more than half of the kernel.
+pub fn max_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
+    pool2d(x, Pool::Max, [kernel, stride, padding])
+}
+
+/// The mean of the pixels of every window that are inside the map.
+///
+/// # Shapes
+/// As [`max_pool2d`].
+///
+/// # Panics
+/// As [`max_pool2d`].
+pub fn avg_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
+    let pool = Pool::Mean {
+        count_include_pad: false,
+    };
+    pool2d(x, pool, [kernel, stride, padding])
+}
+
+fn pool2d(x: Tensor<4>, pool: Pool, [kernel, stride, padding]: [usize; 3]) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let sizes = PoolSizes {
+        input: [height, width],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [padding; 2],
+    };
+    assert!(sizes.output().is_some(), "no window fits in {sizes:?}");
+    let listed = is_listed(&x.device());
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::pool2d_forward(x, pool, sizes),
+        false => primitives::pool2d::<Dispatch>(x, pool, sizes),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Default implementations of [`GenerativeOps`](super::GenerativeOps) from burn's primitives.
 
 use super::Activation;
-use super::{AdamStep, Quantization};
+use super::{AdamStep, Pool, PoolSizes, Quantization};
 use burn::{
     backend::{
         Backend, TensorMetadata,
@@ -735,6 +735,21 @@ pub(crate) fn upsample_nearest2d<B: Backend>(x: Float<B>, factor: usize) -> Floa
     let shape = x.shape();
     let size = [shape[2] * factor, shape[3] * factor];
     B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
+}
+
+pub(crate) fn pool2d<B: Backend>(x: Float<B>, pool: Pool, sizes: PoolSizes) -> Float<B> {
+    let PoolSizes {
+        kernel,
+        stride,
+        padding,
+        ..
+    } = sizes;
+    match pool {
+        Pool::Max => B::max_pool2d(x, kernel, stride, padding, [1, 1], false),
+        Pool::Mean { count_include_pad } => {
+            B::avg_pool2d(x, kernel, stride, padding, count_include_pad, false)
+        }
+    }
 }
 
 pub(crate) fn upsample_nearest2d_grad<B: Backend>(grad: Float<B>, factor: usize) -> Float<B> {

@@ -4,12 +4,12 @@ use crate::{
     Result,
     eval::{Classifier, ClassifierOutput},
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
-    ops::resize_bilinear,
+    ops::{max_pool2d, resize_bilinear},
     weights::load_weights,
 };
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, module::max_pool2d, ops::MaxPoolOptions},
+    tensor::{Device, Tensor},
 };
 use std::path::Path;
 
@@ -81,7 +81,7 @@ impl Classifier for LeNet5 {
     /// If the images are not grey.
     fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
         let relu = Activation::Relu;
-        let pool = |x: Tensor<4>| max_pool2d(x, MaxPoolOptions::new([2, 2]));
+        let pool = |x: Tensor<4>| max_pool2d(x, 2, 2, 0);
         let x = resize_bilinear(images, [32, 32]);
         let x = pool(relu.forward(self.convnet.c1.forward(x)));
         let x = pool(relu.forward(self.convnet.c3.forward(x)));

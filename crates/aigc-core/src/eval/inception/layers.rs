@@ -6,11 +6,7 @@ use crate::{
 };
 use burn::{
     module::{Module, Param},
-    tensor::{
-        Device, Tensor,
-        module::{avg_pool2d, max_pool2d},
-        ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions},
-    },
+    tensor::{Device, Tensor, ops::ConvOptions},
 };
 
 /// Convolution without bias, batch normalisation, ReLU.
@@ -102,18 +98,15 @@ impl BasicConv2d {
 
 /// The largest value of 3×3 pixels, every second pixel.
 pub(super) fn max_pool(x: Tensor<4>) -> Tensor<4> {
-    max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([2, 2]))
+    ops::max_pool2d(x, 3, 2, 0)
 }
 
 /// The mean of the pixels around each pixel that exist.
 pub(super) fn mean_around(x: Tensor<4>) -> Tensor<4> {
-    let options = AvgPoolOptions::new([3, 3]).with_stride([1, 1]);
-    let options = options.with_padding([1, 1]).with_count_include_pad(false);
-    avg_pool2d(x, options)
+    ops::avg_pool2d(x, 3, 1, 1)
 }
 
 /// The largest value of the pixels around each pixel.
 pub(super) fn max_around(x: Tensor<4>) -> Tensor<4> {
-    let options = MaxPoolOptions::new([3, 3]).with_stride([1, 1]);
-    max_pool2d(x, options.with_padding([1, 1]))
+    ops::max_pool2d(x, 3, 1, 1)
 }

@@ -5,7 +5,8 @@ mod sizes;
 mod tensors;
 
 use super::{
-    Activation, AdamStep, GenerativeOps, OptionalTensor, Quantization, primitives, profile::timer,
+    Activation, AdamStep, GenerativeOps, OptionalTensor, Pool, PoolSizes, Quantization, primitives,
+    profile::timer,
 };
 use aigc_kernels::{
     activation::{activate, activate_grad},
@@ -15,6 +16,7 @@ use aigc_kernels::{
     gaussian, loss,
     norm::{self, Units},
     pixels,
+    pool::pool2d,
     product::{Matrix, column_sums, multiply},
     quantized::multiply_packed,
     rows,
@@ -624,6 +626,20 @@ impl GenerativeOps for Flex {
         );
         let dx = pixels::sum_blocks(slice(&grad), width, factor);
         tensor(dx, [batch, channels, height / factor, width / factor])
+    }
+
+    fn pool2d_forward(x: FlexTensor, pool: Pool, sizes: PoolSizes) -> FlexTensor {
+        let _timer = timer("pool2d_forward");
+        let [batch, channels, height, width] = dims(&x);
+        let output = sizes.output().filter(|_| all_f32(&[&x]));
+        let Some([high, wide]) = output.filter(|_| sizes.input == [height, width]) else {
+            return primitives::pool2d::<Flex>(x, pool, sizes);
+        };
+        let x = contiguous(x);
+        tensor(
+            pool2d(slice(&x), pool, sizes),
+            [batch, channels, high, wide],
+        )
     }
 
     fn binary_cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
