@@ -3,15 +3,11 @@
 use crate::{
     Args, bound,
     evaluate::Evaluator,
-    job::{Job, RECONSTRUCTIONS, list_with_training},
+    job::{Job, RECONSTRUCTIONS, list_with_training, save_reconstructions},
     vae::{network, trainer},
 };
 use aigc_core::{
-    CancelToken,
-    burn::tensor::{Device, Tensor},
-    data::ClassLabels,
-    output::save_image,
-    train::TrainerConfig,
+    CancelToken, burn::tensor::Device, data::ClassLabels, sampling::Samples, train::TrainerConfig,
 };
 use aigc_examples::{
     Images, Progress, after_training, complete, labels_by_class, labels_in_turn, outln,
@@ -27,7 +23,7 @@ const NAME: &str = "digits-cvae";
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, NAME, defaults)?;
     let settings = &job.settings;
-    let (images, grid) = (&job.images, job.grid());
+    let (images, gallery) = (&job.images, job.gallery("conditional VAE"));
     let seed = settings.trainer.seed;
     let vae = settings.model.init(device)?;
     let classes = vae.condition_kind().num_classes;
@@ -61,8 +57,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         })
         .with_preview(|vae, at| {
             // A signal stops training after the preview.
-            let rows = shown.images(vae, CancelToken::new())?;
-            save_image(&rows, grid, &at.run.sample_path(at.step, "png"))
+            gallery.save_preview(&shown.samples(vae, CancelToken::new())?, at)
         })
         .fit(
             VaeObjective::new(settings.objective)?,
@@ -72,11 +67,11 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         )?;
 
     after_training(trained, run, &stop, |trained| {
-        let at = |name: &str| run.path().join(name);
-        let rows = shown.images(&trained.model, stop.clone())?;
-        save_image(&rows, grid, &at("samples.png"))?;
+        let gallery = gallery.clone().with_weights(&[run.final_dir()])?;
+        let samples = shown.samples(&trained.model, stop.clone())?;
+        gallery.save_samples(&samples, &run.path().join("samples.png"))?;
         let rows = reconstruction_rows(&trained.model, &images.held_out, device)?;
-        save_image(&rows, grid, &at("reconstructions.png"))?;
+        save_reconstructions(&rows, &gallery, run)?;
         outln!();
         bound::print(&trained.metrics, images);
         evaluator.print(&trained.metrics);
@@ -97,13 +92,13 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn images(&self, vae: &AnyVae, cancel: CancelToken) -> aigc_core::Result<Tensor<4>> {
+    fn samples(&self, vae: &AnyVae, cancel: CancelToken) -> aigc_core::Result<Samples> {
         let labels = labels_by_class(self.classes, 10);
         let n = labels.len();
         let sampler = VaeSampler::new(vae, self.device)
             .with_classes(ClassLabels::PerSample(labels))
             .with_cancel(cancel);
-        Ok(complete(sampler.sample(n, self.seed)?)?.values)
+        complete(sampler.sample(n, self.seed)?)
     }
 }
 

@@ -2,26 +2,26 @@
 
 use crate::{
     Args,
-    evaluate::Evaluator,
+    evaluate::{Evaluator, NEAREST},
     job::{Job, list},
 };
 use aigc_core::{
     CancelToken,
-    burn::tensor::{Device, Tensor},
+    burn::tensor::Device,
     checkpoint::RunDir,
     data::{ClassLabels, ImageShape},
-    output::{Animation, ImageGrid, save_gif, save_image},
+    output::Animation,
     rng::InitWeights,
     sampling::Samples,
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_diffusion::{
-    ClassifierFreeGuidance, Denoiser, DiffusionObjective, DiffusionObjectiveConfig,
+    AnyScheduler, ClassifierFreeGuidance, Denoiser, DiffusionObjective, DiffusionObjectiveConfig,
     DiffusionSampler, DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig, Pipeline,
     SigmaScheduleFlags, Thresholding, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{
-    EvaluationCost, Images, Progress, after_training, complete, outln, unless_stopped,
+    EvaluationCost, Gallery, Images, Progress, after_training, complete, outln, unless_stopped,
 };
 use anyhow::Result;
 use std::{
@@ -39,7 +39,7 @@ const TIMED: (usize, usize) = (10, 5);
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let mut job = Job::prepare(args, "digits-diffusion", defaults)?;
     let (model, objective) = (&job.settings.model, &job.settings.objective);
-    let (images, grid) = (&job.images, job.grid());
+    let images = &job.images;
     let (seed, shape) = (job.settings.trainer.seed, images.shape);
     let network = with_null_class(model).init(device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         steps: args.sampling_steps.unwrap_or(STEPS) as usize,
         stop: &stop,
     };
+    let gallery = sampling.gallery(job.gallery("diffusion"), model.num_class_embeds.is_some());
     if let Some(limit) = job.settings.trainer.max_minutes {
         // Another network: the weights of the trained one are drawn by the trainer.
         let timed = with_null_class(model).init(device)?.init_weights(seed);
@@ -86,13 +87,14 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_preview(|network, at| {
             unless_stopped(&stop, || {
                 let samples = show(network, &sampling.sampler(network, sampling.steps)?, seed)?;
-                save_image(&samples.values, grid, &at.run.sample_path(at.step, "png"))
+                gallery.save_preview(&samples, at)
             })
         })
         .fit(learning, network, &images.train, run)?;
 
     after_training(trained, run, &stop, |trained| {
-        pictures(&trained.model, &sampling, evaluator, run, grid, seed)?;
+        let gallery = gallery.clone().with_weights(&[run.final_dir()])?;
+        pictures(&trained.model, &sampling, evaluator, run, &gallery, seed)?;
         let mut pipeline = Pipeline::new(trained.model, scheduler.clone(), shape)?;
         if let Some(classes) = model.num_class_embeds {
             pipeline =
@@ -110,10 +112,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             ("samples.png", samples),
             ("denoising.gif", "denoising of ten samples"),
             ("between.gif", "interpolation from noise to noise"),
-            (
-                "nearest.png",
-                "ten samples, and below each the most similar training image",
-            ),
+            NEAREST,
             ("loss.svg", "the training loss"),
             ("metrics.jsonl", "the logged metrics"),
             (
@@ -166,6 +165,18 @@ struct Sampling<'a> {
 }
 
 impl Sampling<'_> {
+    /// Pictures that record the settings of the samplers.
+    fn gallery(&self, gallery: Gallery, guided: bool) -> Gallery {
+        let scheduler = AnyScheduler::from(self.scheduler.clone());
+        let gallery = gallery
+            .with_setting("scheduler", scheduler.class())
+            .with_setting("num_inference_steps", self.steps);
+        match guided {
+            true => gallery.with_setting("guidance_scale", GUIDANCE),
+            false => gallery,
+        }
+    }
+
     fn sampler<'n>(
         &self,
         network: &'n UNet2dModel,
@@ -199,10 +210,23 @@ impl Sampling<'_> {
         // The first call compiles kernels on a GPU.
         timed()?;
         let (samples, seconds) = timed()?;
+        let drawn = samples.values.dims()[0];
+        if drawn == 0 {
+            // Stopped: training reports the signal.
+            return Ok(EvaluationCost {
+                sample: 0.0,
+                metrics: 0.0,
+            });
+        }
+        // As many images as will be evaluated, so that the metrics take as long.
+        let all = evaluator.num_samples();
+        let times = all.div_ceil(drawn);
+        let images = samples.values.repeat_dim(0, times).narrow(0, 0, all);
+        let mut requested = samples.labels.unwrap_or_default().repeat(times);
+        requested.truncate(all);
         let began = Instant::now();
-        let requested = samples.labels.unwrap_or_default();
         // Without the token: training reports the signal.
-        evaluator.metrics(samples.values, &requested, &CancelToken::new())?;
+        evaluator.metrics(images, &requested, &CancelToken::new())?;
         Ok(EvaluationCost {
             sample: seconds / n as f64 * self.steps as f64 / steps as f64,
             metrics: began.elapsed().as_secs_f64(),
@@ -229,11 +253,11 @@ fn pictures(
     sampling: &Sampling<'_>,
     evaluator: &Evaluator,
     run: &RunDir,
-    grid: ImageGrid,
+    gallery: &Gallery,
     seed: u64,
 ) -> Result<()> {
     let at = |name: &str| run.path().join(name);
-    let mut animation = Animation::new(grid);
+    let mut animation = Animation::new(gallery.grid());
     let mut failed = aigc_core::Result::Ok(());
     let recorded = sampling
         .sampler(network, sampling.steps)?
@@ -260,26 +284,23 @@ fn pictures(
     for _ in 0..10 {
         animation.push(&ten.values)?;
     }
-    animation.save(Duration::from_millis(100), &at("denoising.gif"))?;
-    let sampler = sampling.sampler(network, sampling.steps)?;
-    save_image(
-        &show(network, &sampler, seed)?.values,
-        grid,
-        &at("samples.png"),
+    gallery.clone().with_samples(&ten).save_animation(
+        &animation,
+        Duration::from_millis(100),
+        &at("denoising.gif"),
     )?;
+    let sampler = sampling.sampler(network, sampling.steps)?;
+    let samples = show(network, &sampler, seed)?;
+    gallery.save_samples(&samples, &at("samples.png"))?;
     let (from, to) = (sampler.noise(20, seed ^ 1), sampler.noise(20, seed ^ 2));
-    save_gif(
+    let between = gallery.clone().with_seed(seed ^ 1);
+    between.with_setting("seed_of_end", seed ^ 2).save_gif(
         sampler.interpolate(&from, &to, 20, seed)?,
-        grid,
         Duration::from_millis(80),
         &at("between.gif"),
     )?;
-    let ten = complete(sampler.sample(10, seed ^ 3)?)?.values;
-    save_image(
-        &Tensor::cat(vec![ten.clone(), evaluator.known.nearest_images(&ten)?], 0),
-        grid,
-        &at("nearest.png"),
-    )?;
+    let ten = complete(sampler.sample(10, seed ^ 3)?)?;
+    evaluator.save_nearest(&ten, gallery, run)?;
     Ok(())
 }
 

@@ -2,13 +2,13 @@
 
 use crate::{
     Args,
-    evaluate::Evaluator,
+    evaluate::{Evaluator, NEAREST},
     job::{Job, list_with_training},
 };
 use aigc_core::{
     CancelToken,
-    burn::tensor::{Device, Tensor},
-    output::{save_gif, save_image},
+    burn::tensor::Device,
+    sampling::Samples,
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{Images, Progress, after_training, complete, outln, unless_stopped};
@@ -34,7 +34,12 @@ pub(crate) fn run(
         defaults(images, seed, conditional)
     })?;
     let settings = &job.settings;
-    let (images, grid) = (&job.images, job.grid());
+    let images = &job.images;
+    let gallery = job.gallery(if conditional {
+        "conditional GAN"
+    } else {
+        "GAN"
+    });
     let seed = settings.trainer.seed;
     let gan = settings.model.init(device)?;
     let objective = GanObjective::new(settings.objective.clone(), &gan)?;
@@ -58,36 +63,22 @@ pub(crate) fn run(
         })
         .with_preview(|gan, at| {
             let sampler = GanSampler::new(&gan.generator, device);
-            save_image(
-                &show(&sampler, gan, seed)?,
-                grid,
-                &at.run.sample_path(at.step, "png"),
-            )
+            gallery.save_preview(&show(&sampler, gan, seed)?, at)
         })
         .fit(objective, gan, &images.train, run)?;
     after_training(trained, run, &stop, |trained| {
         let sampler = GanSampler::new(&trained.model.generator, device).with_cancel(stop.clone());
         let at = |name: &str| run.path().join(name);
-        save_image(
-            &show(&sampler, &trained.model, seed)?,
-            grid,
-            &at("samples.png"),
-        )?;
-        save_gif(
+        let gallery = gallery.clone().with_weights(&[run.final_dir()])?;
+        let samples = show(&sampler, &trained.model, seed)?;
+        gallery.save_samples(&samples, &at("samples.png"))?;
+        gallery.clone().with_seed(seed ^ 1).save_gif(
             sampler.interpolate(20, 30, seed ^ 1)?,
-            grid,
             Duration::from_millis(80),
             &at("walk.gif"),
         )?;
-        let samples = sampler.sample(10, seed ^ 2)?.values;
-        save_image(
-            &Tensor::cat(
-                vec![samples.clone(), evaluator.known.nearest_images(&samples)?],
-                0,
-            ),
-            grid,
-            &at("nearest.png"),
-        )?;
+        let samples = complete(sampler.sample(10, seed ^ 2)?)?;
+        evaluator.save_nearest(&samples, &gallery, run)?;
         evaluator.print(&trained.metrics);
         outln!();
         let samples = if conditional {
@@ -99,10 +90,7 @@ pub(crate) fn run(
             run,
             &[
                 ("samples.png", samples),
-                (
-                    "nearest.png",
-                    "ten samples, and below each the most similar training image",
-                ),
+                NEAREST,
                 ("walk.gif", "interpolation between noise vectors"),
             ],
         );
@@ -115,13 +103,13 @@ fn show<G: Generator>(
     sampler: &GanSampler<'_, G>,
     gan: &AnyGan,
     seed: u64,
-) -> aigc_core::Result<Tensor<4>> {
+) -> aigc_core::Result<Samples> {
     let samples = if gan.generator.num_classes().is_some() {
         sampler.class_grid(10, seed)?
     } else {
         sampler.sample(100, seed)?
     };
-    Ok(complete(samples)?.values)
+    complete(samples)
 }
 
 fn defaults(

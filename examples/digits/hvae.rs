@@ -2,13 +2,12 @@
 
 use crate::{
     Args, bound,
-    job::{Job, RECONSTRUCTIONS, list_with_training},
+    job::{Job, RECONSTRUCTIONS, list_with_training, save_reconstructions},
     vae::trainer,
 };
 use aigc_core::{
     CancelToken,
     burn::tensor::Device,
-    output::save_image,
     train::{Metrics, TrainerConfig},
 };
 use aigc_examples::{Images, after_training, complete, outln, reconstruction_rows, unless_stopped};
@@ -33,7 +32,7 @@ struct ObjectiveConfig {
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, NAME, defaults)?;
     let settings = &job.settings;
-    let (images, grid) = (&job.images, job.grid());
+    let (images, gallery) = (&job.images, job.gallery("hierarchical VAE"));
     let seed = settings.trainer.seed;
     let vae = settings.model.init(device)?;
     let ObjectiveConfig {
@@ -50,8 +49,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             })
         })
         .with_preview(|vae, at| {
-            let samples = VaeSampler::new(vae, device).sample(100, seed)?.values;
-            save_image(&samples, grid, &at.run.sample_path(at.step, "png"))
+            gallery.save_preview(&VaeSampler::new(vae, device).sample(100, seed)?, at)
         })
         .fit(
             VaeObjective::new(kl_weight)?.with_free_bits(free_bits)?,
@@ -61,12 +59,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         )?;
 
     after_training(trained, run, &stop, |trained| {
-        let at = |name: &str| run.path().join(name);
+        let gallery = gallery.clone().with_weights(&[run.final_dir()])?;
         let sampler = VaeSampler::new(&trained.model, device).with_cancel(stop.clone());
         let samples = complete(sampler.sample(100, seed ^ 1)?)?;
-        save_image(&samples.values, grid, &at("samples.png"))?;
+        gallery.save_samples(&samples, &run.path().join("samples.png"))?;
         let rows = reconstruction_rows(&trained.model, &images.held_out, device)?;
-        save_image(&rows, grid, &at("reconstructions.png"))?;
+        save_reconstructions(&rows, &gallery, run)?;
         outln!();
         bound::print(&trained.metrics, images);
         print_groups(&trained.metrics);

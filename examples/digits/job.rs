@@ -3,12 +3,12 @@
 use crate::Args;
 use aigc_core::{
     CancelToken,
-    burn::module::Module,
+    burn::{module::Module, tensor::Tensor},
     checkpoint::RunDir,
     output::ImageGrid,
     train::{StartFrom, Trainer, TrainerConfig},
 };
-use aigc_examples::{Images, ImagesConfig, outln};
+use aigc_examples::{Gallery, Images, ImagesConfig, outln};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -122,15 +122,28 @@ impl<M: Serialize + DeserializeOwned, O: Serialize + DeserializeOwned> Job<M, O>
         Ok(run)
     }
 
-    /// A grid with ten images per row; tiny images are interpolated.
-    pub(crate) fn grid(&self) -> ImageGrid {
+    /// Pictures of the model, of a family of models, with ten images per row; tiny images are
+    /// interpolated.
+    pub(crate) fn gallery(&self, family: &str) -> Gallery {
         let grid = ImageGrid::new(10, self.images.shape.width);
-        if self.images.shape.width < 16 {
+        let grid = if self.images.shape.width < 16 {
             grid.with_interpolation()
         } else {
             grid
-        }
+        };
+        Gallery::new(grid, family, self.name)
     }
+}
+
+/// Writes the reconstructions of an autoencoder.
+pub(crate) fn save_reconstructions(
+    rows: &Tensor<4>,
+    gallery: &Gallery,
+    run: &RunDir,
+) -> aigc_core::Result<()> {
+    let (file, content) = RECONSTRUCTIONS;
+    let gallery = gallery.clone().with_setting("content", content);
+    gallery.save(rows, &run.path().join(file))
 }
 
 /// The line of [`list`] for the reconstructions of an autoencoder.

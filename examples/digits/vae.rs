@@ -2,16 +2,19 @@
 
 use crate::{
     Args, bound,
-    job::{Job, RECONSTRUCTIONS, list_with_training},
+    job::{Job, RECONSTRUCTIONS, list_with_training, save_reconstructions},
 };
 use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
+    checkpoint::RunDir,
     data::{DataLoader, ImageBatch, ImageShape},
-    output::{ImageGrid, save_gif, save_image},
+    output::ImageGrid,
     train::{EmaConfig, LrSchedule, TrainerConfig},
 };
-use aigc_examples::{Images, after_training, complete, outln, reconstruction_rows, unless_stopped};
+use aigc_examples::{
+    Gallery, Images, after_training, complete, outln, reconstruction_rows, unless_stopped,
+};
 use aigc_vae::{
     AnyVae, ConditionKind, ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective,
     VaeSampler, evaluate,
@@ -24,15 +27,11 @@ const NAME: &str = "digits-vae";
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, NAME, defaults)?;
     let settings = &job.settings;
-    let (images, grid) = (&job.images, job.grid());
+    let (images, gallery) = (&job.images, job.gallery("VAE"));
     let seed = settings.trainer.seed;
     let vae = settings.model.init(device)?;
     let run = &job.run_dir(args)?;
 
-    let show = |model: &AnyVae| {
-        let sampler = VaeSampler::new(model, device).with_temperature(TEMPERATURE);
-        aigc_core::Result::Ok(sampler.sample(100, seed)?.values)
-    };
     let trained = job
         .trainer(args, &stop)?
         .with_evaluation(|model: &AnyVae| {
@@ -41,7 +40,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             })
         })
         .with_preview(|model, at| {
-            save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png"))
+            let sampler = VaeSampler::new(model, device).with_temperature(TEMPERATURE);
+            let gallery = gallery.clone().with_setting("temperature", TEMPERATURE);
+            gallery.save_preview(&sampler.sample(100, seed)?, at)
         })
         .fit(
             VaeObjective::new(settings.objective)?,
@@ -54,12 +55,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         let pictures = Pictures {
             model: &trained.model,
             held_out: &images.held_out,
-            grid,
+            gallery: gallery.clone().with_weights(&[run.final_dir()])?,
             seed,
             device,
             stop: &stop,
         };
-        pictures.save(run.path())?;
+        pictures.save(run)?;
         outln!();
         bound::print(&trained.metrics, images);
         outln!();
@@ -68,19 +69,18 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             &[
                 ("samples.png", "100 generated images"),
                 RECONSTRUCTIONS,
-                (
-                    "walk.gif",
-                    "interpolation in latent space from class to class",
-                ),
-                (
-                    "latent.png",
-                    "samples over the two latent dimensions of largest variance",
-                ),
+                ("walk.gif", WALK),
+                ("latent.png", LATENT),
             ],
         );
         Ok(())
     })
 }
+
+/// What `walk.gif` shows.
+const WALK: &str = "interpolation in latent space from class to class";
+/// What `latent.png` shows.
+const LATENT: &str = "samples over the two latent dimensions of largest variance";
 
 /// Below 1, the divergence has less weight than in the ELBO: the bound is a little worse, and
 /// images are sharper.
@@ -134,38 +134,33 @@ pub(crate) fn trainer(seed: u64, steps: usize) -> TrainerConfig {
 struct Pictures<'a> {
     model: &'a AnyVae,
     held_out: &'a DataLoader<ImageBatch>,
-    grid: ImageGrid,
+    gallery: Gallery,
     seed: u64,
     device: &'a Device,
     stop: &'a CancelToken,
 }
 
 impl Pictures<'_> {
-    fn save(&self, dir: &std::path::Path) -> Result<()> {
+    fn save(&self, run: &RunDir) -> Result<()> {
+        let dir = run.path();
         let sampler = self.sampler().with_temperature(TEMPERATURE);
-        save_image(
-            &complete(sampler.sample(100, self.seed ^ 1)?)?.values,
-            self.grid,
-            &dir.join("samples.png"),
-        )?;
+        let samples = complete(sampler.sample(100, self.seed ^ 1)?)?;
+        let gallery = self.gallery.clone();
+        let gallery = gallery.with_setting("temperature", TEMPERATURE);
+        gallery.save_samples(&samples, &dir.join("samples.png"))?;
         let batch = self
             .held_out
             .iter_once()
             .next()
             .context("there are held-out images")??;
         let originals = batch.to_tensor(self.device);
-        save_image(
-            &reconstruction_rows(self.model, self.held_out, self.device)?,
-            self.grid,
-            &dir.join("reconstructions.png"),
-        )?;
+        let rows = reconstruction_rows(self.model, self.held_out, self.device)?;
+        save_reconstructions(&rows, &self.gallery, run)?;
         self.walk(&batch, originals.clone(), &dir.join("walk.gif"))?;
         let axes = self.most_active(originals);
-        save_image(
-            &self.sampler().latent_grid(axes, 10)?,
-            self.grid,
-            &dir.join("latent.png"),
-        )?;
+        let grid = self.sampler().latent_grid(axes, 10)?;
+        let gallery = self.gallery.clone().with_setting("content", LATENT);
+        gallery.save(&grid, &dir.join("latent.png"))?;
         Ok(())
     }
 
@@ -194,17 +189,15 @@ impl Pictures<'_> {
                     .take(8),
             );
         }
-        let zoom = self.grid.scale * 2;
-        Ok(save_gif(
-            frames,
-            ImageGrid {
-                columns: 1,
-                scale: zoom,
-                ..self.grid
-            },
-            Duration::from_millis(80),
-            path,
-        )?)
+        let grid = self.gallery.grid();
+        let large = ImageGrid {
+            columns: 1,
+            scale: grid.scale * 2,
+            ..grid
+        };
+        let gallery = self.gallery.clone().with_grid(large);
+        let gallery = gallery.with_setting("content", WALK);
+        Ok(gallery.save_gif(frames, Duration::from_millis(80), path)?)
     }
 
     /// The latent dimensions whose posterior means have the largest variance over `images`.

@@ -3,13 +3,13 @@
 use crate::{
     Args,
     evaluate::Evaluator,
-    job::{BATCH, Job, RECONSTRUCTIONS, list, list_with_training},
+    job::{BATCH, Job, RECONSTRUCTIONS, list, list_with_training, save_reconstructions},
 };
 use aigc_core::{
     CancelToken,
     burn::tensor::Device,
     data::{ImageBatch, ImageShape},
-    output::save_image,
+    sampling::Samples,
     train::{EmaConfig, LrSchedule, TrainerConfig},
 };
 use aigc_examples::{
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     };
     let job = Job::prepare(args, NAME, defaults)?;
     let settings = &job.settings;
-    let (images, grid) = (&job.images, job.grid());
+    let (images, gallery) = (&job.images, job.gallery("VQ-VAE"));
     let seed = settings.trainer.seed;
     let vae = settings.model.init(device)?;
     let evaluator = Evaluator::new(images, args.eval_samples, device)?;
@@ -50,7 +50,8 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         })
         .with_preview(|vae, at| {
             let rows = reconstruction_rows(vae, &images.held_out, device)?;
-            save_image(&rows, grid, &at.run.sample_path(at.step, "png"))
+            let gallery = gallery.clone().with_setting("content", RECONSTRUCTIONS.1);
+            gallery.save_preview_images(&rows, at)
         })
         .fit(
             VaeObjective::<VqVae, ImageBatch, 4, 4>::new(settings.objective)?,
@@ -61,9 +62,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
 
     after_training(trained, run, &stop, |trained| {
         let vae = trained.model;
-        let at = |name: &str| run.path().join(name);
         let rows = reconstruction_rows(&vae, &images.held_out, device)?;
-        save_image(&rows, grid, &at("reconstructions.png"))?;
+        let weights = run.final_dir();
+        let of_vae = gallery
+            .clone()
+            .with_weights(std::slice::from_ref(&weights))?;
+        save_reconstructions(&rows, &of_vae, run)?;
 
         let codes = Codes::of_training(&vae, images, BATCH, seed, device, &stop)?;
         let held_out = Codes::of_held_out(&vae, images, device, &stop)?;
@@ -82,11 +86,17 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             .with_batch_size(250)
             .with_cancel(stop.clone())
             .with_callback(|at| progress.on_batch(at));
-        let samples = complete(sampler.sample(n.max(100), seed)?)?.values;
+        let samples = complete(sampler.sample(n.max(100), seed)?)?;
         drop(sampler);
         drop(progress);
-        save_image(&samples.clone().narrow(0, 0, 100), grid, &at("samples.png"))?;
-        let metrics = evaluator.metrics(samples.narrow(0, 0, n), &[], &stop)?;
+        let shown = Samples {
+            values: samples.values.clone().narrow(0, 0, 100),
+            ..samples.clone()
+        };
+        let of_both = [weights, PriorTraining::dir(run).join("final")];
+        let gallery = gallery.clone().with_weights(&of_both)?;
+        gallery.save_samples(&shown, &run.path().join("samples.png"))?;
+        let metrics = evaluator.metrics(samples.values.narrow(0, 0, n), &[], &stop)?;
 
         outln!();
         outln!(

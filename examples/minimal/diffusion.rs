@@ -1,6 +1,6 @@
 //! A diffusion model learns handwritten digits and generates new ones.
 use aigc_core::data::{DataLoader, DataLoaderConfig, collate_images, digits};
-use aigc_core::output::{ImageGrid, save_image};
+use aigc_core::output::{ImageGrid, provenance::Provenance, save_image_with_provenance};
 use aigc_core::train::{EmaConfig, ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device};
 use aigc_diffusion::{DdimScheduler, DiffusionObjective, DiffusionObjectiveConfig};
@@ -20,9 +20,10 @@ fn main() -> aigc_core::Result<()> {
     let (scheduler, steps) = (DdimScheduler::default(), 50);
     let sampler = DiffusionSampler::new(&trained.model, &scheduler, steps, digits::SHAPE, &device)?;
     let samples = sampler.sample(64, 0)?;
-    save_image(
+    save_image_with_provenance(
         &samples.values,
         ImageGrid::new(8, 8),
+        &Provenance::new("minimal-diffusion").with_seed(samples.seed),
         &run.path().join("samples.png"),
     )
 }

@@ -1,6 +1,6 @@
 //! A generative adversarial network learns handwritten digits and generates new ones.
 use aigc_core::data::{DataLoader, DataLoaderConfig, collate_images, digits};
-use aigc_core::output::{ImageGrid, save_image};
+use aigc_core::output::{ImageGrid, provenance::Provenance, save_image_with_provenance};
 use aigc_core::train::{OptimizerConfig, ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device};
 use aigc_gan::{GanConfig, GanObjective, GanObjectiveConfig, GanSampler, MlpGanConfig};
@@ -20,9 +20,10 @@ fn main() -> aigc_core::Result<()> {
     let trainer = Trainer::new(config).with_callback(ProgressBar::new());
     let trained = trainer.fit(objective, gan, &batches, &run)?;
     let samples = GanSampler::new(&trained.model.generator, &device).sample(64, 0)?;
-    save_image(
+    save_image_with_provenance(
         &samples.values,
         ImageGrid::new(8, 8),
+        &Provenance::new("minimal-gan").with_seed(samples.seed),
         &run.path().join("samples.png"),
     )
 }

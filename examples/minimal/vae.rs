@@ -1,6 +1,6 @@
 //! A variational autoencoder learns handwritten digits and generates new ones.
 use aigc_core::data::{DataLoader, DataLoaderConfig, collate_images, digits};
-use aigc_core::output::{ImageGrid, save_image};
+use aigc_core::output::{ImageGrid, provenance::Provenance, save_image_with_provenance};
 use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device};
 use aigc_vae::{KlWeight, MlpVaeConfig, VaeObjective, VaeSampler};
@@ -19,9 +19,10 @@ fn main() -> aigc_core::Result<()> {
         &run,
     )?;
     let samples = VaeSampler::new(&trained.model, &device).sample(64, 0)?;
-    save_image(
+    save_image_with_provenance(
         &samples.values,
         ImageGrid::new(8, 8),
+        &Provenance::new("minimal-vae").with_seed(samples.seed),
         &run.path().join("samples.png"),
     )
 }

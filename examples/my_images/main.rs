@@ -3,7 +3,7 @@
 
 use aigc_core::data::folder::{ImageFolder, ImageFolderConfig};
 use aigc_core::data::{DataLoader, DataLoaderConfig, ImageShape, collate_images};
-use aigc_core::output::{ImageGrid, save_image};
+use aigc_core::output::{ImageGrid, provenance::Provenance, save_image_with_provenance};
 use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device};
 use aigc_vae::{ConvVaeConfig, KlWeight, VaeConfig, VaeObjective, VaeSampler};
@@ -22,7 +22,8 @@ fn train(dir: &std::path::Path) -> aigc_core::Result<()> {
     let trained = trainer.fit(objective, config.init(&device)?, &batches, &run)?;
     let samples = VaeSampler::new(&trained.model, &device).sample(64, 7)?;
     let path = run.path().join("samples.png");
-    save_image(&samples.values, ImageGrid::new(8, 32), &path)?;
+    let origin = Provenance::new("my-images").with_seed(7);
+    save_image_with_provenance(&samples.values, ImageGrid::new(8, 32), &origin, &path)?;
     println!("64 generated images: {}", path.display());
     Ok(())
 }

@@ -3,20 +3,23 @@
 use crate::train::NAME;
 use aigc_core::{
     CancelToken, Error, Result,
-    burn::tensor::{Device, Tensor},
+    burn::tensor::Device,
     checkpoint::RunDir,
     data::{ClassLabels, DataLoader, ImageBatch},
     device::device,
-    eval::{Classifier, Estimate, FeatureStatistics, LeNet5, bootstrap, frechet_distance},
-    output::{ImageGrid, save_image},
+    eval::{Estimate, FeatureStatistics, bootstrap},
+    output::ImageGrid,
     rng::Rng,
+    sampling::Samples,
 };
 use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, BitsPerDim, ClassifierFreeGuidance, DdimScheduler, DdpmScheduler,
     DeisScheduler, Denoiser, DiffusionSampler, DpmMultistepScheduler, NoiseScheduleConfig,
     Pipeline, PredictionType, Scheduler, SigmaScheduleFlags, TimestepSpacing, UniPcScheduler,
 };
-use aigc_examples::{ImagesConfig, Progress, complete, is_stop, outln};
+use aigc_examples::{
+    ClassifiedDigits, DigitClassifier, Gallery, ImagesConfig, Progress, complete, is_stop, outln,
+};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::{
@@ -142,14 +145,14 @@ fn evaluate(options: &Options, stop: &CancelToken) -> anyhow::Result<()> {
         let expected = format!("{}, as the model generates them", pipeline.shape);
         return Err(Error::config("data", images.shape, expected).into());
     }
-    if images.shape.channels != 1 {
-        return Err(Error::config("data", images.shape, "grey images, for a LeNet-5").into());
-    }
-    let lenet = LeNet5::from_file(&options.classifier, &device)?;
+    let classifier = DigitClassifier::from_file(&options.classifier, images.shape, &device)?;
+    let features = classifier.features(&images, &device, stop)?;
+    let mut real = FeatureStatistics::new(features.width())?;
+    real.add_features(&features)?;
     let bench = Bench {
         pipeline: &pipeline,
-        lenet,
-        real: moments(&images.held_out, options, &device, stop)?,
+        classifier,
+        real,
         seed: options.seed,
         bootstrap: options.bootstrap,
         device,
@@ -252,7 +255,7 @@ fn solvers(
 
 struct Bench<'a> {
     pipeline: &'a Pipeline,
-    lenet: LeNet5,
+    classifier: DigitClassifier,
     real: FeatureStatistics,
     seed: u64,
     bootstrap: usize,
@@ -260,41 +263,9 @@ struct Bench<'a> {
     stop: &'a CancelToken,
 }
 
-fn moments(
-    test: &DataLoader<ImageBatch>,
-    options: &Options,
-    device: &Device,
-    stop: &CancelToken,
-) -> Result<FeatureStatistics> {
-    let lenet = LeNet5::from_file(&options.classifier, device)?;
-    let mut real = FeatureStatistics::new(LeNet5::FEATURES)?;
-    let progress = Progress::new("test images", test.num_items(), stop);
-    for batch in test.iter_once() {
-        let batch = batch?;
-        real.add(&lenet.classify(batch.to_tensor(device)).features)?;
-        progress.add(batch.len())?;
-    }
-    Ok(real)
-}
-
-/// Features of samples, one row per sample, and the number of samples classified as requested.
-struct ClassifiedSamples {
-    rows: Vec<f64>,
-    right: usize,
-    n: usize,
-}
-
-impl ClassifiedSamples {
-    fn moments(&self, items: impl Iterator<Item = usize>) -> Result<FeatureStatistics> {
-        let mut moments = FeatureStatistics::new(LeNet5::FEATURES)?;
-        let width = LeNet5::FEATURES;
-        let rows: Vec<f64> = items
-            .flat_map(|i| &self.rows[i * width..(i + 1) * width])
-            .copied()
-            .collect();
-        moments.add_rows(&rows, width)?;
-        Ok(moments)
-    }
+/// The samples that are classified as requested, in percent; 0 for samples without classes.
+fn percent_right(found: &ClassifiedDigits) -> f64 {
+    100.0 * found.right().map_or(0.0, |right| right.value())
 }
 
 impl Bench<'_> {
@@ -323,26 +294,10 @@ impl Bench<'_> {
         Ok(sampler)
     }
 
-    fn classify(&self, images: &Tensor<4>, requested: Option<&[u32]>) -> Result<ClassifiedSamples> {
-        let n = images.dims()[0];
-        let (mut rows, mut read) = (Vec::new(), Vec::new());
-        for start in (0..n).step_by(500) {
-            let output = self
-                .lenet
-                .classify(images.clone().narrow(0, start, 500.min(n - start)));
-            rows.extend(output.features.to_data().iter::<f64>());
-            read.extend(output.predictions());
-        }
-        let right = read
-            .iter()
-            .zip(requested.unwrap_or_default())
-            .filter(|(a, b)| a == b)
-            .count();
-        Ok(ClassifiedSamples { rows, right, n })
-    }
-
-    fn distance_of(&self, classified: &ClassifiedSamples) -> Result<f64> {
-        frechet_distance(&self.real, &classified.moments(0..classified.n)?)
+    fn classify(&self, samples: &Samples) -> Result<ClassifiedDigits> {
+        let mut found = ClassifiedDigits::new()?;
+        self.classifier.add(&mut found, samples)?;
+        Ok(found)
     }
 
     /// Prints the fraction of samples classified as requested.
@@ -362,17 +317,28 @@ impl Bench<'_> {
                 .sample(n, self.seed)?;
             drop(progress);
             let samples = complete(samples)?;
-            let classified = self.classify(&samples.values, samples.labels.as_deref())?;
-            let share = 100.0 * classified.right as f64 / n as f64;
+            let share = percent_right(&self.classify(&samples)?);
             outln!(
                 "guidance {scale}: {share:.2} % of {n} samples are classified as requested (20 steps)"
             );
             let path = run.path().join(format!("guided-{scale}.png"));
-            save_image(
-                &samples.values.narrow(0, 0, n.min(100)),
+            let shown = n.min(100);
+            let labels = samples.labels.map(|labels| labels[..shown].to_vec());
+            let shown = Samples {
+                values: samples.values.narrow(0, 0, shown),
+                labels,
+                ..samples
+            };
+            Gallery::new(
                 ImageGrid::new(10, self.pipeline.shape.width),
-                &path,
-            )?;
+                "diffusion",
+                NAME,
+            )
+            .with_weights(&[run.path().join("pipeline")])?
+            .with_setting("scheduler", solver.class())
+            .with_setting("num_inference_steps", 20)
+            .with_setting("guidance_scale", scale)
+            .save_samples(&shown, &path)?;
         }
         Ok(())
     }
@@ -395,11 +361,11 @@ impl Bench<'_> {
         // A GPU has finished once a value was read.
         samples.values.clone().sum().into_scalar::<f32>();
         let seconds = began.elapsed().as_secs_f64();
-        let classified = self.classify(&samples.values, samples.labels.as_deref())?;
+        let classified = self.classify(&samples)?;
         outln!(
             "  {name:<20} {steps:>3} steps: {:>7.2}, {:>6.2} % as requested ({n} samples, {:.1} ms each)",
-            self.distance_of(&classified)?,
-            100.0 * classified.right as f64 / n as f64,
+            classified.frechet(&self.real)?,
+            percent_right(&classified),
             1000.0 * seconds / n as f64,
         );
         Ok(())
@@ -411,12 +377,11 @@ impl Bench<'_> {
         scheduler: &impl Scheduler,
         steps: usize,
         n: usize,
-    ) -> Result<ClassifiedSamples> {
+    ) -> Result<ClassifiedDigits> {
         let progress = self.progress(n);
         let sampler = self.sampler(scheduler, steps, 1.0, &progress)?;
         let noise = sampler.noise(n, self.seed);
-        let samples = complete(sampler.sample_from_noise(&noise, self.seed)?)?;
-        self.classify(&samples.values, samples.labels.as_deref())
+        self.classify(&complete(sampler.sample_from_noise(&noise, self.seed)?)?)
     }
 
     /// Fails if the evaluation is to stop.
@@ -437,11 +402,11 @@ impl Bench<'_> {
         n: usize,
     ) -> anyhow::Result<()> {
         let long = self.classified(ddpm, steps, n)?;
-        let whole = self.distance_of(&long)?;
+        let whole = long.frechet(&self.real)?;
         let mut rng = Rng::new(self.seed);
         let real = |items: &[usize]| {
             self.check()?;
-            frechet_distance(&self.real, &long.moments(items.iter().copied())?)
+            long.frechet_of(&self.real, items)
         };
         let (low, high) = bootstrap(n, self.bootstrap, 0.95, &mut rng, real)?;
         outln!(
@@ -449,12 +414,10 @@ impl Bench<'_> {
         );
         for (name, solver) in solvers {
             let short = self.classified(solver, 20, n)?;
-            let distance = self.distance_of(&short)?;
+            let distance = short.frechet(&self.real)?;
             let ratio = |items: &[usize]| {
                 self.check()?;
-                let of = |classified: &ClassifiedSamples| {
-                    frechet_distance(&self.real, &classified.moments(items.iter().copied())?)
-                };
+                let of = |found: &ClassifiedDigits| found.frechet_of(&self.real, items);
                 Ok(of(&short)? / of(&long)?)
             };
             let (low, high) = bootstrap(n, self.bootstrap, 0.95, &mut rng, ratio)?;

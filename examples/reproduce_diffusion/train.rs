@@ -2,15 +2,17 @@
 
 use aigc_core::{
     CancelToken,
-    output::{ImageGrid, save_image},
+    output::ImageGrid,
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_diffusion::{
-    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
+    AnyScheduler, BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
     DpmMultistepScheduler, ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline,
     PredictionType, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
-use aigc_examples::{ImagesConfig, RunOptions, after_training, complete, outln, unless_stopped};
+use aigc_examples::{
+    Gallery, ImagesConfig, RunOptions, after_training, complete, outln, unless_stopped,
+};
 use clap::Args;
 
 /// Options of `train`.
@@ -39,6 +41,8 @@ pub(crate) struct Options {
 
 /// Name of the runs.
 pub(crate) const NAME: &str = "images-diffusion";
+/// Sampling steps of previews.
+const STEPS: usize = 20;
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let device = options.run.device()?;
@@ -108,6 +112,9 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
     let run = options.run.run(NAME)?;
     images.print_summary(&run);
+    let gallery = Gallery::new(ImageGrid::new(10, shape.width), "diffusion", NAME)
+        .with_setting("scheduler", AnyScheduler::from(scheduler.clone()).class())
+        .with_setting("num_inference_steps", STEPS);
     let trained = options
         .run
         .trainer(config, stop.clone(), 50)
@@ -116,17 +123,13 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_data_config(&options.data)?
         .with_preview(|network: &UNet2dModel, at| {
             unless_stopped(&stop, || {
-                let sampler = DiffusionSampler::new(network, &scheduler, 20, shape, &device)?
+                let sampler = DiffusionSampler::new(network, &scheduler, STEPS, shape, &device)?
                     .with_cancel(stop.clone());
                 let samples = match classes {
                     Some(_) => sampler.class_grid(10, 0)?,
                     None => sampler.sample(100, 0)?,
                 };
-                save_image(
-                    &complete(samples)?.values,
-                    ImageGrid::new(10, shape.width),
-                    &at.run.sample_path(at.step, "png"),
-                )
+                gallery.save_preview(&complete(samples)?, at)
             })
         })
         .fit(learning, network, &images.train, &run)?;

@@ -1,18 +1,19 @@
 //! GANs on images, evaluated with features of a LeNet-5.
 
-use crate::{Method, part_seed, trainer};
+use crate::{Method, trainer};
 use aigc_core::{
     CancelToken, Error, Result,
     burn::tensor::{Device, Tensor},
     checkpoint::RunDir,
     data::{DataLoader, ImageBatch},
-    eval::{
-        ClassHistogram, Classifier, FeatureStatistics, LeNet5, NearestNeighbors, frechet_distance,
-    },
-    output::{ImageGrid, save_gif, save_image},
+    eval::{Features, LeNet5, NearestNeighbors},
+    output::ImageGrid,
+    sampling::Samples,
     train::{LrSchedule, TrainerConfig},
 };
-use aigc_examples::{ImagesConfig, Progress, RunOptions, after_training, complete, outln};
+use aigc_examples::{
+    DigitClassifier, Gallery, ImagesConfig, Progress, RunOptions, after_training, complete, outln,
+};
 use aigc_gan::{
     AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig,
     GanObjective, GanSampler, Generator, GeneratorConditioning, R3ganConfig, ResnetGanConfig,
@@ -59,24 +60,17 @@ enum Networks {
 
 const BATCH: usize = 64;
 
+/// What `nearest.png` shows.
+const NEAREST: &str = "ten samples, and below each the most similar training image";
+
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
     let images = options.data.given()?.open(BATCH, seed)?;
-    let classifier = options
-        .classifier
-        .as_ref()
-        .map(|path| LeNet5::from_file(path, &device))
-        .transpose()?;
     let shape = images.shape;
-    if classifier.is_some() && shape.channels != 1 {
-        return Err(Error::config(
-            "classifier",
-            "a LeNet-5",
-            format!("none for images of {shape}; it classifies grey images"),
-        )
-        .into());
-    }
+    let classifier = options.classifier.as_ref();
+    let classifier = classifier.map(|path| DigitClassifier::from_file(path, shape, &device));
+    let classifier = classifier.transpose()?;
     if options.samples < 2 {
         return Err(Error::config("samples", options.samples, "at least 2").into());
     }
@@ -129,15 +123,16 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("images-gan")?;
     images.print_summary(&run);
-    let grid = ImageGrid::new(10, shape.width);
-    let preview = |gan: &AnyGan, n: usize| -> Result<_> {
+    let gallery = Gallery::new(ImageGrid::new(10, shape.width), "GAN", "images-gan")
+        .with_setting("network", format!("{:?}", options.model))
+        .with_setting("method", format!("{:?}", options.method));
+    let preview = |gan: &AnyGan, n: usize| -> Result<Samples> {
         let sampler = GanSampler::new(&gan.generator, &device);
-        let samples = if gan.generator.num_classes().is_some() {
-            sampler.class_grid(n / 10, seed)?
+        if gan.generator.num_classes().is_some() {
+            sampler.class_grid(n / 10, seed)
         } else {
-            sampler.sample(n, seed)?
-        };
-        Ok(samples.values)
+            sampler.sample(n, seed)
+        }
     };
     let trained = options
         .run
@@ -145,18 +140,12 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
-        .with_preview(|gan, at| {
-            save_image(
-                &preview(gan, 100)?,
-                grid,
-                &at.run.sample_path(at.step, "png"),
-            )
-        })
+        .with_preview(|gan, at| gallery.save_preview(&preview(gan, 100)?, at))
         .fit(learning, gan, &images.train, &run)?;
     after_training(trained, &run, &stop, |trained| {
         let pictures = Pictures {
             run: &run,
-            grid,
+            gallery: gallery.clone().with_weights(&[run.final_dir()])?,
             seed,
             device: &device,
             stop: &stop,
@@ -175,7 +164,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         let evaluation = Evaluation {
             options,
             classifier,
-            test: &images.held_out,
+            test: classifier.features(&images, &device, &stop)?,
             device: &device,
             stop: &stop,
         };
@@ -196,7 +185,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
 /// Pictures at the end of training.
 struct Pictures<'a> {
     run: &'a RunDir,
-    grid: ImageGrid,
+    gallery: Gallery,
     seed: u64,
     device: &'a Device,
     stop: &'a CancelToken,
@@ -209,21 +198,20 @@ impl Pictures<'_> {
 
     /// Saves samples, an interpolation, and samples with their nearest training images.
     fn save(&self, gan: &AnyGan, train: &DataLoader<ImageBatch>) -> anyhow::Result<()> {
-        let (grid, seed) = (self.grid, self.seed);
+        let (gallery, seed) = (&self.gallery, self.seed);
         let sampler = GanSampler::new(&gan.generator, self.device).with_cancel(self.stop.clone());
-        let hundred = complete(sampler.sample(100, seed)?)?.values;
-        save_image(&hundred, grid, &self.path("samples.png"))?;
+        let hundred = complete(sampler.sample(100, seed)?)?;
+        gallery.save_samples(&hundred, &self.path("samples.png"))?;
         if gan.generator.num_classes().is_some() {
-            let classes = complete(sampler.class_grid(10, seed)?)?.values;
-            save_image(&classes, grid, &self.path("classes.png"))?;
+            let classes = complete(sampler.class_grid(10, seed)?)?;
+            gallery.save_samples(&classes, &self.path("classes.png"))?;
         }
-        save_gif(
+        gallery.clone().with_seed(seed ^ 1).save_gif(
             sampler.interpolate(20, 30, seed ^ 1)?,
-            grid,
             Duration::from_millis(80),
             &self.path("walk.gif"),
         )?;
-        let samples = complete(sampler.sample(10, seed ^ 2)?)?.values;
+        let samples = complete(sampler.sample(10, seed ^ 2)?)?;
         // Batch by batch: the nearest image of each batch is compared with the nearest so far.
         let progress = Progress::new("nearest images", train.num_items(), self.stop);
         let mut best: Vec<Option<(f64, Tensor<4>)>> = vec![None; 10];
@@ -231,7 +219,11 @@ impl Pictures<'_> {
             let batch = batch?;
             progress.add(batch.len())?;
             let known = NearestNeighbors::from_batch(&batch, self.device)?;
-            for (i, near) in known.kneighbors(&samples, 1)?.into_iter().enumerate() {
+            for (i, near) in known
+                .kneighbors(&samples.values, 1)?
+                .into_iter()
+                .enumerate()
+            {
                 let (index, distance) = near[0];
                 if best[i]
                     .as_ref()
@@ -247,18 +239,17 @@ impl Pictures<'_> {
             .map(|found| found.map(|(_, image)| image))
             .collect();
         let nearest = nearest.context("training images")?;
-        let both = Tensor::cat([vec![samples], nearest].concat(), 0);
-        save_image(&both, grid, &self.path("nearest.png"))?;
+        let both = Tensor::cat([vec![samples.values.clone()], nearest].concat(), 0);
+        let gallery = gallery.clone().with_samples(&samples);
+        let gallery = gallery.with_setting("content", NEAREST);
+        gallery.save(&both, &self.path("nearest.png"))?;
         Ok(())
     }
 
     fn list(&self) {
         for (file, what) in [
             ("samples.png", "100 generated images"),
-            (
-                "nearest.png",
-                "ten samples, and below each the most similar training image",
-            ),
+            ("nearest.png", NEAREST),
             ("walk.gif", "interpolation in latent space"),
         ] {
             outln!("  {:<60} {what}", self.path(file).display());
@@ -269,57 +260,50 @@ impl Pictures<'_> {
 /// Evaluation with a classifier.
 struct Evaluation<'a> {
     options: &'a Options,
-    classifier: &'a LeNet5,
-    test: &'a DataLoader<ImageBatch>,
+    classifier: &'a DigitClassifier,
+    /// Features of the test images.
+    test: Features,
     device: &'a Device,
     stop: &'a CancelToken,
 }
 
 impl Evaluation<'_> {
-    /// Prints the Fréchet distance to the test set, the class histogram, and the fraction of
-    /// samples classified as requested.
+    /// Prints distances to the test set, quality and diversity beside it, the class histogram, and
+    /// the fraction of samples classified as requested.
     fn report(&self, what: &str, generator: &AnyGenerator) -> Result<()> {
-        let (options, classifier) = (self.options, self.classifier);
-        let (mut real, mut fake) = (
-            FeatureStatistics::new(LeNet5::FEATURES)?,
-            FeatureStatistics::new(LeNet5::FEATURES)?,
-        );
-        let total = self.test.num_items() + options.samples;
-        let progress = Progress::new("evaluation", total, self.stop);
-        for batch in self.test.iter_once() {
-            let batch = batch?;
-            real.add(&classifier.classify(batch.to_tensor(self.device)).features)?;
-            progress.add(batch.len())?;
-        }
+        let (n, seed) = (self.options.samples, self.options.run.seed);
         let sampler = GanSampler::new(generator, self.device);
-        let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
-        let mut right = 0;
-        for part in 0..options.samples.div_ceil(500) {
-            let n = (options.samples - 500 * part).min(500);
-            let samples = sampler.sample(n, part_seed(options.run.seed, part))?;
-            let output = classifier.classify(samples.values);
-            fake.add(&output.features)?;
-            let read = output.predictions();
-            let requested = samples.labels.unwrap_or_default();
-            let pairs = read.iter().zip(&requested);
-            right += pairs.filter(|(a, b)| a == b).count();
-            histogram.add(read)?;
-            progress.add(n)?;
-        }
-        drop(progress);
+        let draw = |n, seed| sampler.sample(n, seed);
+        let found = self
+            .classifier
+            .evaluate(&self.test, n, seed, self.stop, draw)?;
         outln!(
-            "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, total variation {:.3} from uniform, KL {:.4}",
-            frechet_distance(&real, &fake)?,
-            fake.count(),
-            real.count(),
-            histogram.counts(),
-            histogram.total_variation(),
-            histogram.kl_to_uniform()
+            "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, total \
+             variation {:.3} from uniform, KL {:.4}, entropy {:.1} % of the largest",
+            found.frechet,
+            found.samples,
+            found.test_images,
+            found.histogram.counts(),
+            found.histogram.total_variation(),
+            found.histogram.kl_to_uniform(),
+            100.0 * found.entropy,
         );
-        if generator.num_classes().is_some() {
+        if let Some(prdc) = found.prdc {
+            outln!(
+                "{what}: precision {:.3}, recall {:.3}, density {:.3}, coverage {:.3}",
+                prdc.precision,
+                prdc.recall,
+                prdc.density,
+                prdc.coverage
+            );
+        }
+        if let Some(kid) = found.kid {
+            outln!("{what}: kernel distance of KID {kid:.4}, over subsets of 1,000 samples");
+        }
+        if let Some(right) = found.right {
             outln!(
                 "{what}: {:.2} % classified as the requested class",
-                100.0 * right as f64 / options.samples as f64
+                100.0 * right.value()
             );
         }
         Ok(())

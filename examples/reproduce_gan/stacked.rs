@@ -10,11 +10,11 @@ use aigc_core::{
         idx::{MnistDataset, Split},
     },
     eval::{ClassHistogram, Classifier, LeNet5},
-    output::{ImageGrid, save_image},
+    output::ImageGrid,
     rng::Rng,
     train::{Event, LrSchedule, TrainerConfig},
 };
-use aigc_examples::{Progress, RunOptions, after_training, outln, unless_stopped};
+use aigc_examples::{Gallery, Progress, RunOptions, after_training, outln, unless_stopped};
 use aigc_gan::{
     AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, GanSampler,
     standing_statistics,
@@ -125,6 +125,8 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("stacked")?;
+    let gallery = Gallery::new(ImageGrid::new(10, width), "GAN", "stacked")
+        .with_setting("method", format!("{:?}", options.method));
     let counted = |generator: &AnyGenerator| {
         let progress = Progress::new("evaluation", options.samples, &stop);
         modes(generator, &classifier, &progress, options, &device)
@@ -152,12 +154,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .with_preview(|gan: &AnyGan, at| {
             let sampler = GanSampler::new(&gan.generator, &device);
-            let samples = sampler.sample(100, seed)?.values;
-            save_image(
-                &samples,
-                ImageGrid::new(10, width),
-                &at.run.sample_path(at.step, "png"),
-            )
+            gallery.save_preview(&sampler.sample(100, seed)?, at)
         })
         .fit(learning, gan, &loader, &run)?;
     after_training(trained, &run, &stop, |trained| {

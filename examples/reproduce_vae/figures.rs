@@ -6,15 +6,12 @@ use crate::{
     table::{self, Published, Row},
 };
 use aigc_core::{
-    Error, Result,
-    burn::{module::ModuleDisplay, tensor::Tensor},
-    checkpoint::RunDir,
-    data::ClassLabels,
-    eval::FeatureStatistics,
-    output::{ImageGrid, save_image},
-    sampling::Samples,
+    Error, Result, burn::module::ModuleDisplay, checkpoint::RunDir, data::ClassLabels,
+    eval::Features, output::ImageGrid, sampling::Samples,
 };
-use aigc_examples::{DigitFigures, Progress, complete, labels_by_class, labels_in_turn, outln};
+use aigc_examples::{
+    DigitFigures, Gallery, Progress, complete, labels_by_class, labels_in_turn, outln,
+};
 use aigc_vae::{
     ClassConditionalPrior, CovarianceType, EmConfig, EvaluationOptions, GaussianMixture,
     GaussianMixtureConfig, LogLikelihoodOptions, Vae, VaeSampler, WithPrior, active_units,
@@ -34,7 +31,7 @@ impl Experiment<'_> {
     ) -> anyhow::Result<()> {
         let Some(classes) = model.condition_kind().num_classes else {
             let draw = |n, seed| self.samples(model, ClassLabels::Random, n, seed);
-            self.save_samples(&complete(draw(100, 0)?)?.values, run)?;
+            self.save_samples(&complete(draw(100, 0)?)?, &self.gallery(run)?, run)?;
             let mut rows = self.likelihood(model, published)?;
             rows.extend(self.latents(model)?);
             rows.extend(self.classified(self.test_features()?.as_ref(), draw)?);
@@ -44,7 +41,10 @@ impl Experiment<'_> {
         let fitted = self.with_fitted_prior(model)?;
         let shown = ClassLabels::PerSample(labels_by_class(classes, 10));
         let samples = self.samples(&fitted, shown, 10 * classes, 0)?;
-        self.save_samples(&complete(samples)?.values, run)?;
+        let gallery = self.gallery(run)?;
+        let gallery = gallery.with_setting("prior", "a mixture of Gaussians per class");
+        let gallery = gallery.with_setting("prior_seed", self.args.run.seed);
+        self.save_samples(&complete(samples)?, &gallery, run)?;
         let mut rows = self.likelihood(model, published)?;
         rows.extend(self.latents(model)?);
         let features = self.test_features()?;
@@ -63,9 +63,9 @@ impl Experiment<'_> {
     }
 
     /// The classifier's features of the test images; none without a classifier.
-    pub(crate) fn test_features(&self) -> Result<Option<FeatureStatistics>> {
+    pub(crate) fn test_features(&self) -> Result<Option<Features>> {
         let classifier = self.classifier.as_ref();
-        let features = classifier.map(|x| x.statistics(self.images, self.device, self.stop));
+        let features = classifier.map(|x| x.features(self.images, self.device, self.stop));
         features.transpose()
     }
 
@@ -91,10 +91,24 @@ impl Experiment<'_> {
         WithPrior::new(model.clone(), prior)
     }
 
+    /// Pictures of the trained model of a run.
+    pub(crate) fn gallery(&self, run: &RunDir) -> Result<Gallery> {
+        let grid = ImageGrid::new(10, self.images.shape.width);
+        let gallery = Gallery::new(grid, "VAE", self.args.model.run_name());
+        gallery
+            .with_setting("network", self.args.model.to_string())
+            .with_weights(&[run.final_dir()])
+    }
+
     /// Saves samples to `samples.png`.
-    pub(crate) fn save_samples(&self, samples: &Tensor<4>, run: &RunDir) -> Result<()> {
+    pub(crate) fn save_samples(
+        &self,
+        samples: &Samples,
+        gallery: &Gallery,
+        run: &RunDir,
+    ) -> Result<()> {
         let path = run.path().join("samples.png");
-        save_image(samples, ImageGrid::new(10, self.images.shape.width), &path)?;
+        gallery.save_samples(samples, &path)?;
         outln!("samples: {}", path.display());
         Ok(())
     }
@@ -162,7 +176,7 @@ impl Experiment<'_> {
     /// those of the test images; `draw` returns a number of samples of a seed.
     pub(crate) fn classified(
         &self,
-        features: Option<&FeatureStatistics>,
+        features: Option<&Features>,
         draw: impl FnMut(usize, u64) -> Result<Samples>,
     ) -> Result<Vec<Row>> {
         let Some((classifier, features)) = self.classifier.as_ref().zip(features) else {
@@ -171,9 +185,13 @@ impl Experiment<'_> {
         let (n, seed) = (self.args.samples as usize, self.args.run.seed);
         let DigitFigures {
             frechet,
+            kid,
+            prdc,
             histogram,
+            entropy,
             right,
             samples,
+            ..
         } = classifier.evaluate(features, n, seed, self.stop, draw)?;
         let mut rows = vec![
             Row::new(
@@ -184,9 +202,26 @@ impl Experiment<'_> {
                 "total variation of their classes from uniform",
                 format!("{:.3}", histogram.total_variation()),
             ),
+            Row::new(
+                "entropy of their classes, share of the largest",
+                format!("{entropy:.3}"),
+            ),
         ];
+        rows.extend(kid.map(|kid| {
+            let what = "kernel distance of KID over subsets of 1,000, LeNet-5";
+            Row::new(what, format!("{kid:.4}"))
+        }));
+        rows.extend(prdc.into_iter().flat_map(|found| {
+            [
+                ("precision, LeNet-5", found.precision),
+                ("recall, LeNet-5", found.recall),
+                ("density, LeNet-5", found.density),
+                ("coverage, LeNet-5", found.coverage),
+            ]
+            .map(|(what, value)| Row::new(what, format!("{value:.3}")))
+        }));
         rows.extend(right.map(|right| {
-            let share = format!("{:.2} %", 100.0 * right);
+            let share = format!("{:.2} %", 100.0 * right.value());
             let published = Published {
                 value: "82 %",
                 source: "a public CVAE",

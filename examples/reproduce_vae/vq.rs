@@ -9,7 +9,6 @@ use aigc_core::{
     Result,
     checkpoint::RunDir,
     data::ImageBatch,
-    output::{ImageGrid, save_image},
     sampling::Samples,
     train::{EmaConfig, LrSchedule, TrainerConfig},
 };
@@ -115,10 +114,16 @@ fn report(
             .with_cancel(stop.clone())
             .sample(n, seed)
     };
-    experiment.save_samples(&complete(draw(100, 0)?)?.values, run)?;
+    let gallery = experiment.gallery(run)?;
+    let weights = [run.final_dir(), PriorTraining::dir(run).join("final")];
+    let of_both = gallery.clone().with_weights(&weights)?;
+    experiment.save_samples(&complete(draw(100, 0)?)?, &of_both, run)?;
     let path = run.path().join("reconstructions.png");
     let rows = reconstruction_rows(vae, &images.held_out, device)?;
-    save_image(&rows, ImageGrid::new(10, images.shape.width), &path)?;
+    let content = "test images, and below each its reconstruction";
+    gallery
+        .with_setting("content", content)
+        .save(&rows, &path)?;
     outln!("reconstructions: {}", path.display());
 
     let error = reconstruction_error(vae, images, device, stop)?;

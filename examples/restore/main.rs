@@ -16,18 +16,21 @@ use aigc_core::{
     data::{DataLoader, ImageBatch, ImageShape, collate_images, folder::read_image},
     device::device,
     eval::{Estimate, psnr, ssim},
-    output::{ImageGrid, save_image},
+    output::ImageGrid,
     rng::Rng,
 };
 use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, DdpmScheduler, Degradation, Denoiser, DiffusionSampler,
     MomentMatchingGuidance, Pipeline,
 };
-use aigc_examples::{ImagesConfig, outln};
+use aigc_examples::{Gallery, ImagesConfig, outln};
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use indicatif::ProgressBar;
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 /// Restores images with a trained diffusion model, and compares the results with the originals.
 #[derive(Debug, Parser)]
@@ -157,7 +160,12 @@ fn main() -> anyhow::Result<()> {
     let degradation = degradation(&args, &pipeline, &device)?;
     if args.as_it_is {
         let file = args.image.as_ref().expect("required by the option");
-        return restore_as_it_is(&args, &pipeline, degradation, noise, file, &device);
+        let grid = ImageGrid::new(1, pipeline.shape.width);
+        let gallery = gallery(&args, &dir, &pipeline, noise, grid)?;
+        let restored = restore_as_it_is(&args, &pipeline, degradation, noise, file, &device)?;
+        gallery.save(&restored, &args.out)?;
+        outln!("{}", args.out.display());
+        return Ok(());
     }
     let originals = originals(&args, &pipeline, &device)?;
     let n = originals.dims()[0];
@@ -199,13 +207,58 @@ fn main() -> anyhow::Result<()> {
     } else {
         grid
     };
-    save_image(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
-    outln!(
-        "{}: originals, degraded, {}, restored",
-        args.out.display(),
-        simple.0
-    );
+    let content = format!("originals, degraded, {}, restored", simple.0);
+    gallery(&args, &dir, &pipeline, noise, grid)?
+        .with_setting("content", content.as_str())
+        .save(&Tensor::cat(rows.to_vec(), 0), &args.out)?;
+    outln!("{}: {content}", args.out.display());
     Ok(())
+}
+
+/// Pictures that record the pipeline in `dir`, the task and its settings.
+fn gallery(
+    args: &Args,
+    dir: &Path,
+    pipeline: &Pipeline,
+    noise: f64,
+    grid: ImageGrid,
+) -> anyhow::Result<Gallery> {
+    let method = match args.method {
+        _ if args.is_denoising() => "removal of noise",
+        Method::Posterior => "moment matching guidance",
+        Method::Repaint => "RePaint",
+    };
+    let task = match args.task {
+        Task::Inpaint => "inpaint",
+        Task::Enlarge => "enlarge",
+        Task::Denoise => "denoise",
+    };
+    let gallery = Gallery::new(grid, "diffusion", &dir.display().to_string())
+        .with_weights(&[dir.to_path_buf()])?
+        .with_seed(args.seed)
+        .with_setting("task", task)
+        .with_setting("method", method)
+        .with_setting("scheduler", ancestral(pipeline)?.class())
+        .with_setting("num_inference_steps", args.num_steps())
+        .with_setting("noise", noise)
+        .with_setting("average", args.average);
+    Ok(match args.task {
+        Task::Enlarge => gallery.with_setting("factor", args.factor),
+        _ => gallery,
+    })
+}
+
+impl Args {
+    /// Whether noise without another degradation is removed, by the sampler without guidance.
+    fn is_denoising(&self) -> bool {
+        self.task == Task::Denoise && self.method == Method::Posterior
+    }
+
+    /// Number of sampling steps.
+    fn num_steps(&self) -> usize {
+        let default = if self.is_denoising() { 250 } else { 50 };
+        self.steps.unwrap_or(default)
+    }
 }
 
 fn degradation(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Degradation> {
@@ -286,22 +339,15 @@ fn restore_as_it_is(
     pipeline: &Pipeline,
     degradation: Degradation,
     noise: f64,
-    file: &std::path::Path,
+    file: &Path,
     device: &Device,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Tensor<4>> {
     let mut shape = pipeline.shape;
     if args.task == Task::Enlarge {
         (shape.height, shape.width) = (shape.height / args.factor, shape.width / args.factor);
     }
     let measured = collate_images(vec![read_image(file, shape)?]).to_tensor(device);
-    let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
-    save_image(
-        &restored,
-        ImageGrid::new(1, pipeline.shape.width),
-        &args.out,
-    )?;
-    outln!("{}", args.out.display());
-    Ok(())
+    restore(args, pipeline, degradation, noise, &measured, 1, device)
 }
 
 /// Ancestral sampling with the noise schedule of the pipeline; for other processes (EDM, flow
@@ -348,9 +394,7 @@ fn restore(
     let bar = ProgressBar::new((args.average * n) as u64);
     let mut sum: Option<Tensor<4>> = None;
     for round in 0..args.average {
-        // Noise without another degradation is removed by the sampler without guidance.
-        let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
-        let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
+        let steps = args.num_steps();
         let sampler =
             DiffusionSampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?
                 .with_batch_size(50);
@@ -362,7 +406,7 @@ fn restore(
         });
         let seed = args.seed.wrapping_add(round as u64);
         let restored = match (args.method, &known) {
-            _ if noise_only => sampler.denoise(measured, noise, seed)?,
+            _ if args.is_denoising() => sampler.denoise(measured, noise, seed)?,
             (Method::Repaint, Some(known)) => {
                 sampler.repaint(&measured.clone().clamp(0.0, 1.0), known, RESAMPLINGS, seed)?
             }

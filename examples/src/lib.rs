@@ -1,10 +1,12 @@
-//! Code that the examples share: options, images, progress, output, signals, evaluation.
+//! Code that the examples share: options, images, progress, output, pictures, signals,
+//! evaluation.
 #![forbid(unsafe_code)]
 
 mod budget;
 mod codes;
 mod digit_classifier;
 mod fingerprint;
+mod gallery;
 mod images;
 mod options;
 mod progress;
@@ -14,7 +16,8 @@ mod vae;
 
 pub use budget::EvaluationCost;
 pub use codes::{Codes, PriorTraining};
-pub use digit_classifier::{DigitClassifier, DigitFigures};
+pub use digit_classifier::{ClassifiedDigits, DigitClassifier, DigitFigures};
+pub use gallery::Gallery;
 pub use images::{Images, ImagesConfig, Opening};
 pub use options::RunOptions;
 pub use progress::{Progress, complete};

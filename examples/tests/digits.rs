@@ -2,6 +2,10 @@
 
 mod common;
 
+use aigc_core::{
+    output::provenance::{Provenance, verify_file},
+    weights::hash_files,
+};
 use common::{finish, program};
 use std::{
     collections::BTreeMap,
@@ -438,6 +442,79 @@ fn run_leaves_every_listed_file() {
     );
 }
 
+/// The record of a picture, which is as it was written.
+fn record(path: &Path) -> Provenance {
+    let found = verify_file(path).unwrap();
+    let record = found.valid().cloned();
+    record.unwrap_or_else(|| panic!("{}: {found}", path.display()))
+}
+
+/// Every picture says which model, weights and seed it is of; `verify` prints it, and fails for
+/// other files.
+#[test]
+fn pictures_name_their_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    finish(digits(&run, &["--steps", "10"]));
+    let weights = run.join("final/model.safetensors");
+    let hash = hash_files([weights.as_path()]).unwrap();
+    for (file, seed) in [
+        ("samples.png", Some(2)),
+        ("reconstructions.png", None),
+        ("walk.gif", None),
+        ("latent.png", None),
+    ] {
+        let record = record(&run.join(file));
+        assert_eq!(
+            (&*record.model, record.seed),
+            ("digits-vae", seed),
+            "{file}"
+        );
+        assert_eq!(record.model_hash.as_ref(), Some(&hash), "{file}");
+    }
+    assert_eq!(
+        record(&run.join("samples.png")).settings["temperature"],
+        0.8
+    );
+    let preview = record(&run.join("samples/step-000010.png"));
+    assert_eq!((preview.seed, preview.model_hash), (Some(3), None));
+    assert_eq!(preview.settings["training_step"], 10);
+
+    let verify = |file: &Path| {
+        let mut command = Command::new(program("digits"));
+        command.arg("verify").arg(file);
+        command
+    };
+    let picture = run.join("samples.png");
+    let text = finish(verify(&picture));
+    assert!(
+        text.contains("valid: made by aigc")
+            && text.contains("\"seed\": 2")
+            && text.contains(&hash),
+        "{text}"
+    );
+    let bytes = std::fs::read(&picture).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("cut.png"), &bytes[..bytes.len() - 20]).unwrap();
+    image::open(&picture)
+        .unwrap()
+        .save(at("again.png"))
+        .unwrap();
+    for (name, expected) in [
+        ("cut.png", "the file is damaged"),
+        ("again.png", "no provenance record"),
+        ("nowhere.png", "nowhere.png"),
+    ] {
+        let output = verify(&at(name)).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(
+            !output.status.success() && text.contains(expected),
+            "{text}"
+        );
+    }
+}
+
 /// The other autoencoders: all listed files exist, and the figures are printed.
 #[test]
 fn autoencoders_leave_files() {
@@ -471,6 +548,10 @@ fn autoencoders_leave_files() {
             );
         }
         assert!(run.join("final/config.json").is_file());
+        let made = record(&run.join("samples.png"));
+        assert_eq!(made.model, format!("digits-{model}"));
+        assert!(made.seed.is_some() && made.model_hash.is_some());
+        record(&run.join("reconstructions.png"));
     }
 }
 
@@ -565,6 +646,31 @@ fn adversarial_models_leave_files_and_resume() {
                 "{file}"
             );
         }
+        assert!(
+            text.contains("precision ") && text.contains("copies of training images: "),
+            "{text}"
+        );
+        let log = std::fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+        let evaluation = log.lines().rev().find(|line| line.contains("frechet"));
+        let evaluation: serde_json::Value = serde_json::from_str(evaluation.unwrap()).unwrap();
+        let shares = [
+            "uneven",
+            "entropy",
+            "precision",
+            "recall",
+            "coverage",
+            "copies",
+        ];
+        for name in shares {
+            let value = evaluation["values"][name].as_f64();
+            let value = value.unwrap_or_else(|| panic!("{name} in {evaluation}"));
+            assert!((0.0..=1.0).contains(&value), "{name} is {value}");
+        }
+        for file in ["samples.png", "nearest.png", "walk.gif"] {
+            let made = record(&whole.join(file));
+            assert_eq!(made.model, format!("digits-{model}"));
+            assert!(made.seed.is_some() && made.model_hash.is_some(), "{file}");
+        }
         let mut endless = Command::new(program("digits"));
         endless
             .args([
@@ -627,6 +733,12 @@ fn diffusion_model_leaves_files_and_resumes() {
         pictures.iter().all(|file| text.contains(file)) && text.contains("pipeline/"),
         "{text}"
     );
+    for file in ["samples.png", "denoising.gif", "between.gif", "nearest.png"] {
+        let made = record(&whole.join(file));
+        assert_eq!(made.settings["num_inference_steps"], 4, "{file}");
+        assert_eq!(made.settings["guidance_scale"], 2.0, "{file}");
+        assert!(made.seed.is_some() && made.model_hash.is_some(), "{file}");
+    }
     let config = whole.join("pipeline/scheduler/scheduler_config.json");
     let scheduler = std::fs::read_to_string(&config).unwrap();
     // Samples of a network that has hardly been trained stay images.
@@ -694,6 +806,11 @@ fn diffusion_model_leaves_files_and_resumes() {
         assert!(
             lines == 2 && folder.path().join("restored.png").is_file(),
             "{text}"
+        );
+        let made = record(&folder.path().join("restored.png"));
+        assert_eq!(
+            (made.seed, made.settings["task"].as_str()),
+            (Some(0), Some(args[0]))
         );
         std::fs::remove_file(folder.path().join("restored.png")).unwrap();
     }

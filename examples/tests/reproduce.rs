@@ -3,7 +3,10 @@
 
 mod common;
 
-use aigc_core::{device::device, eval::LeNet5Config, rng::InitWeights, weights::save_weights};
+use aigc_core::{
+    device::device, eval::LeNet5Config, output::provenance::verify_file, rng::InitWeights,
+    weights::save_weights,
+};
 use common::{finish, program, small_mnist};
 use std::{path::Path, process::Command};
 
@@ -42,6 +45,16 @@ impl World {
             .current_dir(self.path());
         command
     }
+}
+
+/// The picture says which model and seed it is of; returns a setting, as JSON.
+fn check_origin(path: &Path, model: &str, setting: &str) -> String {
+    let found = verify_file(path).unwrap();
+    let record = found.valid();
+    let record = record.unwrap_or_else(|| panic!("{}: {found}", path.display()));
+    assert_eq!(record.model, model);
+    assert!(record.seed.is_some() && record.model_hash.is_some());
+    record.settings[setting].to_string()
 }
 
 /// The number that follows `label`.
@@ -158,7 +171,13 @@ fn vaes_print_their_tables() {
         assert!(is_distance(distance), "{text}");
         let variation = figures(&text, "total variation of their classes from uniform")[0];
         assert!((0.0..=0.9).contains(&variation), "{text}");
-        assert!(world.path().join(model).join("samples.png").is_file());
+        for figure in ["precision", "recall", "coverage"] {
+            let share = figures(&text, &format!("{figure}, LeNet-5"))[0];
+            assert!((0.0..=1.0).contains(&share), "{text}");
+        }
+        let samples = world.path().join(model).join("samples.png");
+        let network = check_origin(&samples, &format!("mnist-{model}"), "network");
+        assert_eq!(network, format!("\"{model}\""));
         let again = world.run(
             "reproduce_vae",
             &format!("{options} --evaluate-only --run {model}"),
@@ -213,9 +232,12 @@ fn conditional_gan_is_evaluated() {
             .map(|line| number(line, &format!("{what}:")))
             .unwrap();
         assert!((0.0..=100.0).contains(&right), "{right} in {text}");
+        let precision = number(&text, &format!("{what}: precision"));
+        assert!((0.0..=1.0).contains(&precision), "{text}");
     }
     for file in ["samples.png", "classes.png", "nearest.png", "walk.gif"] {
-        assert!(world.path().join("run").join(file).is_file(), "{file}");
+        let path = world.path().join("run").join(file);
+        assert_eq!(check_origin(&path, "images-gan", "method"), "\"Plain\"");
     }
 }
 
@@ -333,5 +355,7 @@ fn diffusion_is_evaluated() {
         number(&text, "variational bound") > 0.0 && number(&text, "probability flow").is_finite(),
         "{text}"
     );
-    assert!(world.path().join("run/guided-2.png").is_file());
+    let picture = world.path().join("run/guided-2.png");
+    let guidance = check_origin(&picture, "images-diffusion", "guidance_scale");
+    assert_eq!(guidance, "2.0");
 }

@@ -1,14 +1,16 @@
 """Distances between sets of features by public implementations, for `tests/eval_distribution.rs`.
 
-    pip install torch torch-fidelity pytorch-fid torchmetrics scikit-learn scipy safetensors
+    pip install torch torch-fidelity pytorch-fid torchmetrics prdc==0.2 scikit-learn safetensors
     python distribution.py ../fixtures/eval/distribution
 
-torch-fidelity computes KID, the Inception Score and a Fréchet distance, pytorch-fid the latter once
-more, torchmetrics the KID of all samples, scikit-learn shrinkage, scipy Wasserstein distances. CMMD
-and the Vendi score are not on PyPI or pull in networks: their formulas are written out.
+torch-fidelity computes KID, the Inception Score, precision and recall and a Fréchet distance,
+pytorch-fid the latter once more, prdc precision, recall, density and coverage, torchmetrics the KID
+of all samples, scikit-learn shrinkage, scipy Wasserstein distances. CMMD and the Vendi score are
+not on PyPI or pull in networks: their formulas are written out.
 """
 import json, os, sys
 import numpy as np, torch
+from prdc import compute_prdc
 from pytorch_fid.fid_score import calculate_frechet_distance
 from safetensors.torch import save_file
 from scipy.stats import wasserstein_distance
@@ -16,6 +18,7 @@ from sklearn.covariance import OAS
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kernel_mmd, kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.kid import poly_mmd
 
 
@@ -42,6 +45,13 @@ def sliced(x, y, directions, order):
     grid = np.lcm(len(x), len(y)); steps = lambda v: np.repeat(np.sort(v), grid // len(v))
     if order == 1: return np.mean([wasserstein_distance(x @ t, y @ t) for t in directions])
     return np.mean([(np.abs(steps(x @ t) - steps(y @ t)) ** order).mean() for t in directions]) ** (1 / order)
+
+
+def manifolds(real, fake):
+    """Precision and recall by torch-fidelity (whose first set is the generated one), and all four by prdc."""
+    balls = {f"torch_fidelity_{k}": prc_features_to_metric(torch.tensor(fake), torch.tensor(real), prc_neighborhood=k, prc_batch_size=50,
+                                                           save_cpu_ram=False, verbose=False) for k in (3, 5)}
+    return balls | {f"prdc_{k}": {n: float(v) for n, v in compute_prdc(real, fake, nearest_k=k).items()} for k in (3, 5)}
 
 
 if __name__ == "__main__":
@@ -71,6 +81,8 @@ if __name__ == "__main__":
         fid_shrunk=calculate_frechet_distance(sf["mu"], oas.covariance_ * 9 / 8, sy["mu"], sy["sigma"]),
         cmmd=cmmd(x, y), vendi=vendi(x), vendi_few=vendi(few.astype(np.float64)),
         sliced_1=sliced(x, y, t, 1), sliced_2=sliced(x, y, t, 2), wasserstein_1=wasserstein_distance(x[:, 0], y[:, 0]),
+        # The repeated rows of a set that has collapsed: distances of 0.
+        prdc=dict(ab=manifolds(x, y), ba=manifolds(y, x), collapsed=manifolds(x, x[np.arange(90) % 20])),
         pairwise=float(torch.pdist(tx).mean()))
     os.makedirs(sys.argv[1], exist_ok=True)
     subsets = drawn(len(a), len(b), 50, 6, 2020).astype(np.int32)

@@ -35,6 +35,18 @@ CHINESE = [
     ("", ["空"]),
     ("版权、虚假信息与多样性", ["虚假信息、版权和多样性"]),
 ]
+# Emoji, combining marks, text from right to left, digits of other scripts, control characters.
+UNUSUAL = [
+    ("👍🏽 great 👨\u200d👩\u200d👧!", ["👍 great 👨\u200d👩\u200d👧 !", "great"]),
+    ("cafe\u0301 re\u0301sume\u0301.", ["café résumé.", "cafe\u0301 résumé ."]),
+    ("שלום עולם, מה שלומך?", ["שלום, עולם! מה שלומך"]),
+    ("السعر ١٢٫٥ دولار (تقريبا).", ["السعر ١٢٫٥ دولار، تقريبا ."]),
+    ("x\0y z\0, a\x1cb\x85c\ufeffd", ["x y z\0, a b c d\0"]),
+    ("\u202ereversed\u202c text\u200b.", ["reversed text ."]),
+    ("कीमत १२.५, पृष्ठ ३-४।", ["कीमत १२.५ , पृष्ठ ३ - ४"]),
+    ("İSTANBUL ΟΔΥΣΣΕΥΣ 300 \u212a", ["i\u0307stanbul οδυσσευς 300 k", "istanbul"]),
+    ("\0", ["\0"]),
+]
 # References over several lines, for ROUGE-Lsum.
 SUMMARIES = [
     ("police killed the gunman\nthe gunman was old", ["the gunman was killed by police\n\nhe was old, police said"]),
@@ -113,8 +125,8 @@ def tokens(corpora):
 
 
 if __name__ == "__main__":
-    corpora = dict(english=ENGLISH, chinese=CHINESE, summaries=SUMMARIES, drawn=list(drawn(random.Random(0), 30)))
+    corpora = dict(english=ENGLISH, chinese=CHINESE, unusual=UNUSUAL, summaries=SUMMARIES, drawn=list(drawn(random.Random(0), 30)))
     write = lambda name, value: json.dump(value, open(f"{sys.argv[1]}/{name}.json", "w"), ensure_ascii=False, separators=(",", ":"))
-    write("corpora", corpora); write("tokens", tokens({k: corpora[k] for k in ("english", "chinese")}))
-    scored = {k: corpora[k] for k in ("english", "chinese", "drawn")}
+    write("corpora", corpora); write("tokens", tokens({k: corpora[k] for k in ("english", "chinese", "unusual")}))
+    scored = {k: corpora[k] for k in ("english", "chinese", "unusual", "drawn")}
     write("bleu", bleu(scored)); write("chrf", chrf(scored)); write("rouge", rouge(corpora)); write("self_bleu", self_bleu(corpora["drawn"]))

@@ -297,6 +297,8 @@ mod documentation {
     struct GettingStarted;
     #[doc = include_str!("../../docs/data.md")]
     struct Data;
+    #[doc = include_str!("../../docs/evaluation.md")]
+    struct Evaluation;
     #[doc = include_str!("../../docs/extending.md")]
     struct Extending;
     #[doc = include_str!("../../docs/own-model.md")]

@@ -15,10 +15,9 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_tests::{folder_from, own_fixtures};
-use flate2::read::GzDecoder;
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use serde_json::Value;
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 fn fixture() -> Value {
     let path = own_fixtures().join("eval/relevance/relevance.json");
@@ -81,7 +80,8 @@ fn calibration_ranks_match_scipy() {
     }
 }
 
-/// 40 copies of each kind among 4,000 training images.
+/// 40 copies of each kind among 4,000 training images; all of MNIST, and CIFAR-10, are in
+/// `reproduce_evaluation copies`.
 #[test]
 fn planted_copies_of_mnist_are_found() {
     let Some(data) = folder_from("AIGC_DATA") else {
@@ -91,49 +91,12 @@ fn planted_copies_of_mnist_are_found() {
     check(&train[..4000], &test[..1000], 40, 0.99);
 }
 
-/// 1,000 copies of each kind among 60,000 training images, 10,000 held-out images.
-#[test]
-#[ignore = "minutes: cargo test --release --test eval_copies -- --ignored --nocapture"]
-fn planted_copies_of_all_mnist_are_found() {
-    let Some(data) = folder_from("AIGC_DATA") else {
-        return;
-    };
-    let (train, test) = mnist(&data);
-    check(&train, &test, 1000, 0.99);
-}
-
-/// 1,000 copies of each kind among 4,000 training images, 1,000 held-out images. Two of these are
-/// near-duplicates of training images (Barz and Denzler 2020, <https://arxiv.org/abs/1902.00423>),
-/// so the confidence is lower: the threshold must not be one of their scores.
-#[test]
-#[ignore = "minutes: cargo test --release --test eval_copies -- --ignored --nocapture"]
-fn planted_copies_of_cifar_are_found() {
-    let Some(data) = folder_from("AIGC_DATA") else {
-        return;
-    };
-    let folder = data.join("cifar10-subset");
-    let train = cifar(&folder.join("train_4000.bin.gz"));
-    check(&train, &cifar(&folder.join("test_1000.bin.gz")), 1000, 0.8);
-}
-
 fn mnist(data: &Path) -> (Vec<Image>, Vec<Image>) {
     let read = |split| -> Vec<Image> {
         let images = MnistDataset::from_dir(&data.join("mnist"), split).unwrap();
         (0..images.len()).map(|i| images.get(i).unwrap()).collect()
     };
     (read(Split::Train), read(Split::Test))
-}
-
-fn cifar(path: &Path) -> Vec<Image> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).unwrap();
-    GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
-    let image = |record: &[u8]| Image {
-        shape: ImageShape::new(3, 32, 32),
-        pixels: record[1..].to_vec(),
-        label: Some(u32::from(record[0])),
-    };
-    bytes.chunks_exact(3073).map(image).collect()
 }
 
 /// Calibrates on one half of the held-out images, in random order, and counts false alarms on the

@@ -3,8 +3,8 @@
 
 use aigc_core::eval::{
     FeatureStatistics, Features, GaussianMoments, KernelDistance, MeanStd, MmdEstimator, MmdKernel,
-    cmmd, frechet_distance, inception_score, maximum_mean_discrepancy, mean_pairwise_distance,
-    sliced_wasserstein_along, vendi_score, wasserstein_1d,
+    PrdcConfig, cmmd, frechet_distance, inception_score, maximum_mean_discrepancy,
+    mean_pairwise_distance, sliced_wasserstein_along, vendi_score, wasserstein_1d,
 };
 use aigc_tests::{own_fixtures, python_with, reference::Fixture};
 use std::process::Command;
@@ -87,6 +87,62 @@ fn cmmd_matches_its_formula() {
     let cases = fixture();
     let found = cmmd(&features(&cases, "a"), &features(&cases, "b")).unwrap();
     assert_close(found, number(&cases, "cmmd"));
+}
+
+/// Exactly: the numbers are counts. The third pair is a set of samples against repeats of some of
+/// them, where it matters whether the surface of a ball is part of it.
+#[test]
+fn precision_and_recall_match_torch_fidelity_and_prdc() {
+    let cases = fixture();
+    let (a, b) = (features(&cases, "a"), features(&cases, "b"));
+    let repeats = a.select(&(0..90).map(|i| i % 20).collect::<Vec<_>>());
+    for (name, real, fake) in [("ab", &a, &b), ("ba", &b, &a), ("collapsed", &a, &repeats)] {
+        for nearest_k in [3, 5] {
+            let found = |inclusive| {
+                let config = PrdcConfig {
+                    nearest_k,
+                    inclusive,
+                };
+                config.compute(real, fake).unwrap()
+            };
+            let expected = |package: &str, field: &str| {
+                let expected = &cases.json["prdc"][name][format!("{package}_{nearest_k}")][field];
+                expected.as_f64().unwrap()
+            };
+            let prdc = found(false);
+            assert_eq!(
+                prdc.precision,
+                expected("prdc", "precision"),
+                "{name} {nearest_k}"
+            );
+            assert_eq!(
+                prdc.recall,
+                expected("prdc", "recall"),
+                "{name} {nearest_k}"
+            );
+            assert_eq!(
+                prdc.coverage,
+                expected("prdc", "coverage"),
+                "{name} {nearest_k}"
+            );
+            // prdc multiplies by a rounded 1/k.
+            let balls = |density: f64| (density * (nearest_k * fake.len()) as f64).round();
+            assert_eq!(
+                balls(prdc.density),
+                balls(expected("prdc", "density")),
+                "{name}"
+            );
+            // torch-fidelity has 32 bits.
+            let fidelity = found(true);
+            for (found, field) in [
+                (fidelity.precision, "precision"),
+                (fidelity.recall, "recall"),
+            ] {
+                let expected = expected("torch_fidelity", field) as f32;
+                assert_eq!(found as f32, expected, "{name} {nearest_k} {field}");
+            }
+        }
+    }
 }
 
 /// Splits of different sizes, in the given order.

@@ -109,7 +109,9 @@ fn inception_matches_torch_fidelity_and_pytorch_fid() {
             check(&name, net.extract(images.clone()).unwrap());
         }
         if k == 0 {
-            let logits = inception.logits_unbiased(images.clone()).unwrap();
+            let net = inception.clone().with_layer(InceptionLayer::LogitsUnbiased);
+            assert_eq!(net.width(), InceptionV3::CLASSES);
+            let logits = net.extract(images.clone()).unwrap();
             check("torch_fidelity.0.logits_unbiased", logits);
             let output = inception.classify(images.clone());
             check("torch_fidelity.0.logits", output.logits);

@@ -54,8 +54,8 @@ impl std::fmt::Display for Estimate {
 /// of its values on each side.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for no items, fewer than 20 rounds, or a confidence outside (0, 1);
-/// errors of `statistic`.
+/// [`Error::InvalidArgument`] for no items, fewer than 20 rounds, a confidence outside (0, 1), or a
+/// statistic that is NaN; errors of `statistic`.
 pub fn bootstrap(
     n: usize,
     rounds: usize,
@@ -66,17 +66,36 @@ pub fn bootstrap(
     if n == 0 {
         return Err(Error::argument("n", n, "at least 1"));
     }
+    check_bootstrap(rounds, confidence)?;
+    let found = (0..rounds)
+        .map(|_| statistic(&(0..n).map(|_| rng.random_index(n)).collect::<Vec<_>>()))
+        .collect::<Result<Vec<f64>>>()?;
+    percentile_interval(found, confidence)
+}
+
+/// Fails for settings that give no interval.
+pub(super) fn check_bootstrap(rounds: usize, confidence: f64) -> Result<()> {
     if rounds < 20 {
         return Err(Error::argument("rounds", rounds, "at least 20"));
     }
     if !(confidence > 0.0 && confidence < 1.0) {
         return Err(Error::argument("confidence", confidence, "between 0 and 1"));
     }
-    let mut found = (0..rounds)
-        .map(|_| statistic(&(0..n).map(|_| rng.random_index(n)).collect::<Vec<_>>()))
-        .collect::<Result<Vec<f64>>>()?;
+    Ok(())
+}
+
+/// The bounds that exclude a fraction `(1 − confidence)/2` of the values on each side.
+pub(super) fn percentile_interval(mut found: Vec<f64>, confidence: f64) -> Result<(f64, f64)> {
+    if found.iter().any(|value| value.is_nan()) {
+        return Err(Error::argument(
+            "statistic",
+            "NaN",
+            "a number in every round",
+        ));
+    }
     found.sort_by(f64::total_cmp);
-    let at = |share: f64| found[(share * (rounds - 1) as f64).round() as usize];
+    let last = found.len() - 1;
+    let at = |share: f64| found[(share * last as f64).round() as usize];
     let outside = 0.5 * (1.0 - confidence);
     Ok((at(outside), at(1.0 - outside)))
 }
@@ -113,5 +132,9 @@ mod tests {
         assert!(bootstrap(0, 100, 0.9, &mut rng, |_| Ok(0.0)).is_err());
         assert!(bootstrap(3, 2, 0.9, &mut rng, |_| Ok(0.0)).is_err());
         assert!(bootstrap(3, 100, 1.0, &mut rng, |_| Ok(0.0)).is_err());
+        let nan = bootstrap(3, 100, 0.9, &mut rng, |items| {
+            Ok(if items[0] == 0 { f64::NAN } else { 1.0 })
+        });
+        assert!(nan.unwrap_err().to_string().contains("`statistic` is NaN"));
     }
 }

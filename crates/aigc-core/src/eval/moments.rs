@@ -66,19 +66,22 @@ impl FeatureStatistics {
     /// Adds samples of `width` features each, one after the other.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the number of features differs, or one is not finite.
+    /// [`Error::InvalidArgument`] if the number of features differs, the last sample is incomplete,
+    /// or a value is not finite.
     pub fn add_rows(&mut self, values: &[f64], width: usize) -> Result<()> {
         self.add_values(values, width)
     }
 
     fn add_values<T: Copy + Into<f64>>(&mut self, values: &[T], width: usize) -> Result<()> {
         let d = self.mean.len();
-        if width != d || !values.len().is_multiple_of(d) {
-            return Err(Error::argument(
-                "features",
-                width,
-                format!("{d} of each sample, as before"),
-            ));
+        if width != d {
+            let expected = format!("{d} of each sample, as before");
+            return Err(Error::argument("features", width, expected));
+        }
+        if !values.len().is_multiple_of(d) {
+            let found = format!("{} values", values.len());
+            let expected = format!("a multiple of {d}, the features of a sample");
+            return Err(Error::argument("features", found, expected));
         }
         let mut wide = values.iter().map(|value| Into::<f64>::into(*value));
         if let Some(value) = wide.find(|value| !value.is_finite()) {
@@ -166,8 +169,14 @@ impl FeatureStatistics {
     }
 
     /// The unbiased covariance of two features; NaN for fewer than two samples.
+    ///
+    /// # Panics
+    /// If one of them is out of range.
     pub fn covariance(&self, i: usize, j: usize) -> f64 {
-        self.scatter[(i.max(j), i.min(j))] / (self.count as f64 - 1.0)
+        match self.count {
+            0 | 1 => f64::NAN,
+            count => self.scatter[(i.max(j), i.min(j))] / (count as f64 - 1.0),
+        }
     }
 
     /// Whether there are too few samples for a covariance of full rank: `n` samples give at most
@@ -191,13 +200,17 @@ impl FeatureStatistics {
     /// Mean and covariance, for distances and for files.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for fewer than two samples.
+    /// [`Error::InvalidArgument`] for fewer than two samples, or features whose squares overflow.
     pub fn moments(&self) -> Result<GaussianMoments> {
         if self.count < 2 {
             return Err(Error::argument("samples", self.count, "at least 2"));
         }
         let d = self.mean.len();
         let covariance = Mat::from_fn(d, d, |i, j| self.covariance(i, j));
+        if (0..d).any(|j| covariance.col_as_slice(j).iter().any(|x| !x.is_finite())) {
+            let expected = "values whose squares do not overflow";
+            return Err(Error::argument("features", "too large", expected));
+        }
         Ok(GaussianMoments::from_parts(
             self.mean.clone(),
             covariance,
@@ -324,6 +337,16 @@ mod tests {
         assert!(FeatureStatistics::new(0).is_err());
         let mut moments = FeatureStatistics::new(2).unwrap();
         assert!(moments.add_rows(&[1.0, 2.0, 3.0], 3).is_err());
+        let part = moments.add_rows(&[1.0, 2.0, 3.0], 2).unwrap_err();
+        assert!(
+            part.to_string()
+                .contains("3 values, expected a multiple of 2")
+        );
+        assert!(moments.covariance(0, 1).is_nan());
+        let mut large = FeatureStatistics::new(1).unwrap();
+        large.add_rows(&[1e200, -1e200], 1).unwrap();
+        let error = large.moments().unwrap_err().to_string();
+        assert!(error.contains("too large"), "{error}");
         assert!(
             moments
                 .add_rows(&[1.0, f64::NAN], 2)

@@ -72,8 +72,8 @@ impl Animation {
     /// Writes the frames as an endless GIF, each shown for `delay`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no frames, [`Error::Io`] if the file cannot be
-    /// written.
+    /// [`Error::InvalidArgument`] if there are no frames, or if they are wider or higher than
+    /// 65,535 pixels; [`Error::Io`] if the file cannot be written.
     pub fn save(&self, delay: Duration, path: &Path) -> Result<()> {
         crate::fs::write_atomic(path, &self.encode(delay)?)
     }
@@ -94,6 +94,13 @@ impl Animation {
 
     fn encode(&self, delay: Duration) -> Result<Vec<u8>> {
         ensure_argument(!self.is_empty(), "frames", 0, "at least 1")?;
+        let (width, height) = self.frames[0].dimensions();
+        ensure_argument(
+            width.max(height) <= u32::from(u16::MAX),
+            "frames",
+            format!("{width}×{height}"),
+            "at most 65535 pixels wide and high, as in GIF files: a smaller scale or grid",
+        )?;
         let mut bytes = Vec::new();
         {
             let mut encoder = GifEncoder::new(&mut bytes);
@@ -202,6 +209,11 @@ mod tests {
                 .save(Duration::ZERO, Path::new("never.gif"))
                 .is_err()
         );
+        let wide = Tensor::<4>::zeros([1, 1, 1, 65_536], &device);
+        let mut too_wide = Animation::new(ImageGrid::new(1, 65_536));
+        too_wide.push(&wide).unwrap();
+        let error = too_wide.save(Duration::ZERO, Path::new("never.gif"));
+        assert!(error.unwrap_err().to_string().contains("65535 pixels"));
         animation
             .push(&Tensor::zeros([1, 1, 4, 4], &device))
             .unwrap();

@@ -83,10 +83,10 @@ impl ImageGrid {
         ensure(self.columns > 0, "columns", self.columns, "at least 1")?;
         let (black, white) = self.value_range;
         ensure(
-            white > black,
+            white > black && (white - black).is_finite(),
             "value_range",
             format!("{black} to {white}"),
-            "black below white",
+            "finite numbers, black below white",
         )?;
         ensure(
             (1..=64).contains(&self.scale),
@@ -98,8 +98,8 @@ impl ImageGrid {
         let side = |pixels: usize, cells: usize| {
             (pixels as u128 * u128::from(self.scale) + 64) * (cells as u128 + 1)
         };
-        let in_a_row = self.columns.min(count);
-        let total = side(width, in_a_row) * side(height, count.div_ceil(in_a_row));
+        let columns = self.columns.min(count);
+        let total = side(width, columns) * side(height, count.div_ceil(columns));
         ensure_argument(
             total < 1 << 31,
             "images",
@@ -110,7 +110,6 @@ impl ImageGrid {
         let values = values
             .as_slice::<f32>()
             .map_err(|e| Error::other(format!("{e:?}")))?;
-        let columns = self.columns.min(count);
         let (cell_w, cell_h) = (
             width as u32 * self.scale + self.padding,
             height as u32 * self.scale + self.padding,
@@ -259,11 +258,10 @@ mod tests {
                 .draw(&Tensor::zeros([1, 1, 4, 4], &device))
                 .is_err()
         );
-        assert!(
-            ImageGrid::new(1, 1)
-                .with_value_range(1.0, 0.0)
-                .draw(&Tensor::zeros([1, 1, 4, 4], &device))
-                .is_err()
-        );
+        for (black, white) in [(1.0, 0.0), (0.0, f32::INFINITY), (f32::NAN, 1.0)] {
+            let grid = ImageGrid::new(1, 1).with_value_range(black, white);
+            let error = grid.draw(&Tensor::zeros([1, 1, 4, 4], &device));
+            assert!(error.unwrap_err().to_string().contains("`value_range`"));
+        }
     }
 }

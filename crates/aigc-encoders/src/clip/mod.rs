@@ -12,6 +12,7 @@
 //! | `image_processor` | images as the vision encoder takes them |
 //! | `safety` | Stable Diffusion's check of images |
 //! | `contrastive`, `retrieval` | training of a pair, and its evaluation |
+//! | `features` | embeddings as features for evaluation (feature `eval`) |
 //! | `files` | directories of models |
 //!
 //! ```no_run
@@ -27,6 +28,8 @@
 mod config;
 mod contrastive;
 mod encoder;
+#[cfg(feature = "eval")]
+mod features;
 mod files;
 mod image_processor;
 mod layers;
@@ -41,6 +44,8 @@ pub use crate::layers::Embedding;
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig, HiddenAct};
 pub use contrastive::{CaptionedImages, ContrastiveObjective, MAX_LOGIT_SCALE, contrastive_loss};
 pub use encoder::{ClipSkip, ClipTextEncoder};
+#[cfg(feature = "eval")]
+pub use features::{ClipFeatures, ClipVisionFeatures};
 pub use image_processor::{ClipImageProcessor, ResizeTo, RgbPixels};
 pub use pair::{ClipModel, ClipOutput};
 pub use retrieval::{RetrievalAccuracy, retrieval_accuracy};

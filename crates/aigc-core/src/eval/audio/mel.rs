@@ -1,6 +1,10 @@
 //! Filters of the mel scale.
 
+use super::stft::MAX_FFT;
 use crate::{Result, check::ensure};
+
+/// Limit on the number of filters.
+const MAX_MELS: usize = 4096;
 
 /// A scale of perceived pitch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +79,8 @@ impl MelScale {
 /// `torchaudio.functional.melscale_fbanks` have them.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) if a number is 0, or the frequencies are not
-/// `0 ≤ f_min < f_max ≤ sample_rate / 2`.
+/// [`Error::Config`](crate::Error::Config) if a number is 0, there are more than 4,096 filters, the
+/// transform is longer than 2²⁰, or the frequencies are not `0 ≤ f_min < f_max ≤ sample_rate / 2`.
 pub fn mel_filters(config: &MelConfig) -> Result<Vec<f64>> {
     let MelConfig {
         n_fft,
@@ -87,8 +91,10 @@ pub fn mel_filters(config: &MelConfig) -> Result<Vec<f64>> {
     } = *config;
     let rate = f64::from(config.sample_rate);
     ensure(rate > 0.0, "sample_rate", rate, "at least 1")?;
-    ensure(n_fft > 0, "n_fft", n_fft, "at least 1")?;
-    ensure(n_mels > 0, "n_mels", n_mels, "at least 1")?;
+    for (field, value, most) in [("n_fft", n_fft, MAX_FFT), ("n_mels", n_mels, MAX_MELS)] {
+        let expected = format!("1 to {most}");
+        ensure((1..=most).contains(&value), field, value, &expected)?;
+    }
     ensure(
         f_max > 0.0 && f_max <= rate / 2.0,
         "f_max",
@@ -176,6 +182,13 @@ mod tests {
                 "f_min",
             ),
             (MelConfig { n_mels: 0, ..good }, "n_mels"),
+            (
+                MelConfig {
+                    n_mels: usize::MAX,
+                    ..good
+                },
+                "n_mels",
+            ),
             (MelConfig { n_fft: 0, ..good }, "n_fft"),
             (
                 MelConfig {

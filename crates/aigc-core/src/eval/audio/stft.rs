@@ -7,6 +7,9 @@ use crate::{
 use realfft::{RealFftPlanner, RealToComplex};
 use std::sync::Arc;
 
+/// Limit on the length of a transform, in samples.
+pub(super) const MAX_FFT: usize = 1 << 20;
+
 /// What surrounds a signal, so that the first frame is centred on the first sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Padding {
@@ -45,9 +48,15 @@ impl Stft {
     /// Frames of `n_fft` samples with windows of `win_length`, one every `hop_length` samples.
     ///
     /// # Errors
-    /// [`Error::Config`] if a length is 0, or the window longer than the frame.
+    /// [`Error::Config`] if a length is 0, the window is longer than the frame, or the frame is
+    /// longer than 2²⁰ samples.
     pub fn new(n_fft: usize, win_length: usize, hop_length: usize) -> Result<Self> {
-        ensure(n_fft > 0, "n_fft", n_fft, "at least 1")?;
+        ensure(
+            (1..=MAX_FFT).contains(&n_fft),
+            "n_fft",
+            n_fft,
+            &format!("1 to {MAX_FFT}"),
+        )?;
         ensure(
             (1..=n_fft).contains(&win_length),
             "win_length",
@@ -173,6 +182,7 @@ mod tests {
             "config field `win_length` is 17, expected 1 to n_fft = 16"
         );
         assert!(Stft::new(0, 1, 1).is_err());
+        assert!(Stft::new(usize::MAX, 1, 1).is_err());
         assert!(Stft::new(4, 4, 0).is_err());
         let stft = Stft::new(16, 16, 4).unwrap();
         assert_eq!(

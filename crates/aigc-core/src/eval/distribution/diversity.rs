@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     eval::{
         ClassHistogram, Estimate,
-        features::pairwise::{for_each_block, squared_norms},
+        features::pairwise::{for_each_upper_block, squared_distance, squared_norms},
     },
     rng::Rng,
 };
@@ -21,10 +21,10 @@ pub fn mean_pairwise_distance(x: &Features) -> Result<f64> {
     check_count(x, 2)?;
     let norms = squared_norms(x);
     let mut sum = 0.0;
-    for_each_block(x, x, |first, _, products| {
-        for (row, products) in products.chunks_exact(x.len()).enumerate() {
+    for_each_upper_block(x, |first, products| {
+        for (row, products) in products.chunks_exact(x.len() - first).enumerate() {
             let i = first + row;
-            let others = products.iter().zip(&norms).skip(i + 1);
+            let others = products[row + 1..].iter().zip(&norms[i + 1..]);
             sum += others
                 .map(|(product, norm)| (norms[i] + norm - 2.0 * product).max(0.0).sqrt())
                 .sum::<f64>();
@@ -50,9 +50,7 @@ pub fn sampled_pairwise_distance(x: &Features, pairs: usize, seed: u64) -> Resul
             let i = rng.random_index(x.len());
             let j = rng.random_index(x.len() - 1);
             let j = j + usize::from(j >= i);
-            let differences = x.row(i).iter().zip(x.row(j));
-            let squares = differences.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
-            squares.sum::<f64>().sqrt()
+            squared_distance(x.row(i), x.row(j)).sqrt()
         })
         .collect();
     Estimate::from_samples(&distances)

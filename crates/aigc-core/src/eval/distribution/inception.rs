@@ -12,7 +12,8 @@ use crate::{Error, Result, rng::Rng};
 /// order other than torch-fidelity's.
 ///
 /// # Shapes
-/// - logits: one row per sample, one column per class
+/// - logits: one row per sample, one column per class; for published numbers those of
+///   [`InceptionLayer::LogitsUnbiased`](crate::eval::InceptionLayer::LogitsUnbiased)
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for no splits, or more splits than samples.

@@ -48,9 +48,8 @@ impl KernelDistance {
         self.over(a, b, (0..self.subsets).map(|_| (draw(a), draw(b))))
     }
 
-    /// The distance over given subsets: for each, the rows of `a` and the rows of `b`. `subsets`
-    /// and
-    /// `subset_size` are not used.
+    /// The distance over given subsets: for each, the rows of `a` and the rows of `b`. The fields
+    /// `subsets` and `subset_size` are not used.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for different widths, no subsets, subsets of fewer than two

@@ -3,7 +3,7 @@
 use super::{Features, check_pair, lengths};
 use crate::{
     Error, Result,
-    eval::features::pairwise::{for_each_block, squared_norms},
+    eval::features::pairwise::{for_each_block, for_each_upper_block, squared_norms},
 };
 
 /// A kernel of two feature vectors.
@@ -78,6 +78,22 @@ impl MmdKernel {
         }
     }
 
+    /// The sum over all samples with themselves, and over all pairs of different ones.
+    fn within(&self, x: &Features) -> (f64, f64) {
+        let norms = squared_norms(x);
+        let (mut own, mut pairs) = (0.0, 0.0);
+        for_each_upper_block(x, |first, products| {
+            for (row, products) in products.chunks_exact(x.len() - first).enumerate() {
+                let i = first + row;
+                let value = |product: f64, norm| self.value(x.width(), product, norms[i], norm);
+                own += value(products[row], norms[i]);
+                let others = products[row + 1..].iter().zip(&norms[i + 1..]);
+                pairs += others.map(|(p, norm)| value(*p, *norm)).sum::<f64>();
+            }
+        });
+        (own, pairs)
+    }
+
     /// Calls `each` with blocks of kernel values `k(aᵢ, bⱼ)`: the first row of `a`, and the values
     /// of some rows of it with all of `b`, row by row.
     pub(super) fn for_each_block(
@@ -116,8 +132,8 @@ pub enum MmdEstimator {
 /// have different numbers of samples.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for a kernel out of range, different widths, an empty set, or a
-/// single sample if [`Unbiased`](MmdEstimator::Unbiased).
+/// [`Error::InvalidArgument`] for a kernel out of range, different widths, an empty set, a single
+/// sample if [`Unbiased`](MmdEstimator::Unbiased), or features so large that the kernel overflows.
 pub fn maximum_mean_discrepancy(
     a: &Features,
     b: &Features,
@@ -131,23 +147,24 @@ pub fn maximum_mean_discrepancy(
     };
     check_pair(a, b, fewest)?;
     let within = |x: &Features| {
-        let (mut sum, mut own) = (0.0, 0.0);
-        kernel.for_each_block(x, x, |first, values| {
-            for (row, values) in values.chunks_exact(x.len()).enumerate() {
-                sum += values.iter().sum::<f64>();
-                own += values[first + row];
-            }
-        });
+        let (own, pairs) = kernel.within(x);
         let n = x.len() as f64;
         match estimator {
-            MmdEstimator::Biased => sum / (n * n),
-            MmdEstimator::Unbiased => (sum - own) / (n * (n - 1.0)),
+            MmdEstimator::Biased => (own + 2.0 * pairs) / (n * n),
+            MmdEstimator::Unbiased => 2.0 * pairs / (n * (n - 1.0)),
         }
     };
     let mut between = 0.0;
     kernel.for_each_block(a, b, |_, values| between += values.iter().sum::<f64>());
     let between = between / (a.len() as f64 * b.len() as f64);
-    Ok(within(a) + within(b) - 2.0 * between)
+    let found = within(a) + within(b) - 2.0 * between;
+    match found.is_finite() {
+        true => Ok(found),
+        false => {
+            let expected = "values whose kernel does not overflow; scale them";
+            Err(Error::argument("features", "too large", expected))
+        }
+    }
 }
 
 /// CMMD, the distance of CLIP features by Jayasumana et al. 2024
@@ -258,6 +275,14 @@ mod tests {
         assert!(error(polynomial(0, None, 1.0)).contains("`degree` is 0"));
         assert!(error(polynomial(3, Some(f64::NAN), 1.0)).contains("`gamma` is NaN"));
         assert!(error(polynomial(3, None, -1.0)).contains("`coef0` is -1"));
+        let large = features(&[1e30, -1e30, 2e30, 1e29], 2);
+        let power = MmdKernel::Polynomial {
+            degree: 9,
+            gamma: None,
+            coef0: 1.0,
+        };
+        let found = maximum_mean_discrepancy(&large, &a, power, MmdEstimator::Biased);
+        assert!(found.unwrap_err().to_string().contains("too large"));
         let one = normal(0, 1, 2);
         let found = maximum_mean_discrepancy(&a, &one, MmdKernel::KID, MmdEstimator::Unbiased);
         assert!(found.unwrap_err().to_string().contains("`samples` is 1"));

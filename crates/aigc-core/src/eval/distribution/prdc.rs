@@ -1,7 +1,13 @@
 //! Precision, recall, density and coverage.
 
 use super::check_pair;
-use crate::{Error, Result, eval::Features};
+use crate::{
+    Error, Result,
+    eval::{
+        Features,
+        features::pairwise::{squared_distance, squared_norm},
+    },
+};
 use aigc_kernels::product::{Matrix, multiply};
 
 /// How far samples are real, and how far real data is covered by samples. Each set is described by
@@ -56,9 +62,11 @@ impl PrdcConfig {
         if k == 0 {
             return Err(Error::argument("nearest_k", k, "at least 1"));
         }
-        check_pair(real, fake, k + 1)?;
+        check_pair(real, fake, k.saturating_add(1))?;
         let centre = mean(real);
-        let (real, fake) = (Points::new(real, &centre), Points::new(fake, &centre));
+        let scale = scale(&[real, fake], &centre);
+        let real = Points::new(real, &centre, scale);
+        let fake = Points::new(fake, &centre, scale);
         let (real_radii, fake_radii) = (radii(&real, k), radii(&fake, k));
         let mut inside = vec![0usize; fake.len()];
         let mut recalled = vec![false; real.len()];
@@ -101,34 +109,46 @@ impl PrdcConfig {
     }
 }
 
-/// Samples, moved so that their values are small, which keeps the digits of distances.
+/// Samples, moved and scaled so that their values are about 1 and smaller, which keeps the digits
+/// of distances, and products in the range of 32 bits.
 struct Points<'a> {
     exact: &'a Features,
+    /// A power of two: scaled distances are exact where those of the samples are.
+    scale: f64,
     values: Vec<f32>,
     /// Squared norms of the moved values.
     norms: Vec<f64>,
-    /// Norm of each sample times the rounding error of a product of unit vectors.
+    /// Norm of each sample times the root of twice the rounding error of a product of unit vectors.
     errors: Vec<f64>,
+    /// Products that are too small for 32 bits become 0: limit on their sum.
+    underflow: f64,
 }
 
 impl<'a> Points<'a> {
-    fn new(exact: &'a Features, centre: &[f64]) -> Self {
+    fn new(exact: &'a Features, centre: &[f64], scale: f64) -> Self {
         let moved = exact.rows().flat_map(|row| {
             let pairs = row.iter().zip(centre);
-            pairs.map(|(x, c)| (f64::from(*x) - c) as f32)
+            pairs.map(|(x, c)| ((f64::from(*x) - c) * scale) as f32)
         });
         let values: Vec<f32> = moved.collect();
-        let square = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        let norms: Vec<f64> = values.chunks_exact(exact.width()).map(square).collect();
+        let norms: Vec<f64> = values
+            .chunks_exact(exact.width())
+            .map(squared_norm)
+            .collect();
         // A sum of n products is off by at most n units of rounding of ‖x‖·‖y‖ (Higham 2002,
-        // equation 3.7), and moving the values by two more.
+        // equation 3.7), for which n + 2 leaves a margin. A squared distance has twice the product.
         let unit = (exact.width() + 2) as f64 * f64::from(f32::EPSILON) / 2.0;
-        let errors = norms.iter().map(|norm| (norm * unit).sqrt()).collect();
+        let errors = norms
+            .iter()
+            .map(|norm| (2.0 * norm * unit).sqrt())
+            .collect();
         Self {
             exact,
+            scale,
             values,
             norms,
             errors,
+            underflow: exact.width() as f64 * 16.0 * f64::from(f32::MIN_POSITIVE),
         }
     }
 
@@ -138,15 +158,29 @@ impl<'a> Points<'a> {
 
     /// Limit on the error of a squared distance that is computed from a product in 32 bits.
     fn slack(&self, i: usize, other: &Self, j: usize) -> f64 {
-        // Twice the product, and the rounding of both values of the norms' difference.
-        4.0 * self.errors[i] * other.errors[j]
+        // Moving rounds each value by half a unit of x, so a squared distance by at most
+        // ε·(‖x‖ + ‖y‖)², which also bounds the rounding of the norms.
+        let moving = 2.0 * f64::from(f32::EPSILON) * (self.norms[i] + other.norms[j]);
+        self.errors[i] * other.errors[j] + moving + self.underflow
     }
 
+    /// The squared distance of the scaled samples.
     fn exact_square(&self, i: usize, other: &Self, j: usize) -> f64 {
-        let pairs = self.exact.row(i).iter().zip(other.exact.row(j));
-        pairs
-            .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
-            .sum()
+        squared_distance(self.exact.row(i), other.exact.row(j)) * (self.scale * self.scale)
+    }
+}
+
+/// A power of two by which the largest distance of a value from `centre` becomes about 1.
+fn scale(sets: &[&Features], centre: &[f64]) -> f64 {
+    let mut largest = 0.0f64;
+    for row in sets.iter().flat_map(|set| set.rows()) {
+        for (value, centre) in row.iter().zip(centre) {
+            largest = largest.max((f64::from(*value) - centre).abs());
+        }
+    }
+    match largest > 0.0 {
+        true => 2f64.powi(-(largest.log2().floor() as i32)),
+        false => 1.0,
     }
 }
 
@@ -210,8 +244,12 @@ fn radii(points: &Points<'_>, k: usize) -> Vec<f64> {
                 }
                 let square = norm + points.norms[j] - 2.0 * f64::from(*product);
                 let slack = points.slack(i, points, j);
-                near[i].offer(square, slack, j);
-                near[j].offer(square, slack, i);
+                near[i].offer(square, slack, j, |other| {
+                    points.exact_square(i, points, other)
+                });
+                near[j].offer(square, slack, i, |other| {
+                    points.exact_square(j, points, other)
+                });
             }
         }
     });
@@ -244,112 +282,38 @@ impl Nearest {
         }
     }
 
-    fn offer(&mut self, square: f64, slack: f64, sample: usize) {
-        if square - slack > self.limit {
+    /// Takes note of a sample; `exact` computes the squared distance to a sample without error.
+    fn offer(&mut self, square: f64, slack: f64, sample: usize, exact: impl Fn(usize) -> f64) {
+        // With `k` equal samples, as of a model that has collapsed, nothing is nearer.
+        if self.limit == 0.0 || square - slack > self.limit {
             return;
         }
         self.found.push((square, slack, sample));
         if self.found.len() >= 4 * self.k + 16 {
-            self.prune();
+            self.prune(exact);
         }
     }
 
     /// Forgets samples beyond what the `k`-th nearest is at most.
-    fn prune(&mut self) {
+    fn prune(&mut self, exact: impl Fn(usize) -> f64) {
         let most = |found: &(f64, f64, usize)| found.0 + found.1;
         let mut ends: Vec<f64> = self.found.iter().map(most).collect();
         let (_, limit, _) = ends.select_nth_unstable_by(self.k - 1, f64::total_cmp);
         self.limit = *limit;
         self.found
             .retain(|(square, slack, _)| square - slack <= self.limit);
+        // Too many at nearly one distance, which could be all samples.
+        if self.found.len() >= 2 * self.k + 8 {
+            for (square, slack, sample) in &mut self.found {
+                (*square, *slack) = (exact(*sample), 0.0);
+            }
+            let order = |a: &(f64, f64, usize), b: &(f64, f64, usize)| a.0.total_cmp(&b.0);
+            self.found.select_nth_unstable_by(self.k - 1, order);
+            self.found.truncate(self.k);
+            self.limit = self.found[self.k - 1].0;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::Rng;
-
-    /// All distances in 64 bits, as the definition has it.
-    fn by_definition(config: PrdcConfig, real: &Features, fake: &Features) -> Prdc {
-        let distance = |x: &[f32], y: &[f32]| {
-            let pairs = x.iter().zip(y);
-            pairs
-                .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
-                .sum::<f64>()
-        };
-        let radii = |set: &Features| -> Vec<f64> {
-            let radius = |row| {
-                let mut all: Vec<f64> = set.rows().map(|other| distance(row, other)).collect();
-                all.sort_by(f64::total_cmp);
-                all[config.nearest_k]
-            };
-            set.rows().map(radius).collect()
-        };
-        let (r, f) = (radii(real), radii(fake));
-        let within = |d: f64, radius: f64| d < radius || config.inclusive && d == radius;
-        let balls = |j: usize| {
-            let of = |i: &usize| within(distance(real.row(*i), fake.row(j)), r[*i]);
-            (0..real.len()).filter(of).count()
-        };
-        let share = |flags: Vec<bool>| {
-            flags.iter().filter(|flag| **flag).count() as f64 / flags.len() as f64
-        };
-        let any = |i: usize, radius: &dyn Fn(usize) -> f64| {
-            (0..fake.len()).any(|j| within(distance(real.row(i), fake.row(j)), radius(j)))
-        };
-        let counts: Vec<usize> = (0..fake.len()).map(balls).collect();
-        Prdc {
-            precision: share(counts.iter().map(|n| *n > 0).collect()),
-            recall: share((0..real.len()).map(|i| any(i, &|j| f[j])).collect()),
-            density: counts.iter().sum::<usize>() as f64 / (config.nearest_k * fake.len()) as f64,
-            coverage: share((0..real.len()).map(|i| any(i, &|_| r[i])).collect()),
-        }
-    }
-
-    /// Also far from zero and with many equal samples, where products in 32 bits cannot tell
-    /// distances apart, and over several blocks.
-    #[test]
-    fn blocks_give_what_the_definition_gives() {
-        let mut rng = Rng::new(5);
-        let mut set = |n: usize, shift: f32, scale: f32| {
-            let values = rng.normal_vec(n * 6);
-            Features::new(values.iter().map(|v| v * scale + shift).collect(), 6).unwrap()
-        };
-        let (real, fake) = (set(1100, 0.0, 1.0), set(300, 0.4, 0.9));
-        let (far, near) = (set(530, 3000.0, 0.01), set(200, 3000.004, 0.01));
-        let numbers: Vec<usize> = (0..500).map(|i| i % 120).collect();
-        let repeated = real.select(&numbers);
-        for nearest_k in [1, 5] {
-            for inclusive in [false, true] {
-                let config = PrdcConfig {
-                    nearest_k,
-                    inclusive,
-                };
-                for (real, fake) in [(&real, &fake), (&far, &near), (&real, &repeated)] {
-                    let found = config.compute(real, fake).unwrap();
-                    assert_eq!(found, by_definition(config, real, fake));
-                    assert!(found.precision > 0.2 && found.coverage > 0.05, "{found:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn invalid_sets_are_errors() {
-        let set = |n: usize, width| Features::new(vec![0.5; n * width], width).unwrap();
-        let error = |config: PrdcConfig, real: &Features, fake: &Features| {
-            config.compute(real, fake).unwrap_err().to_string()
-        };
-        let config = PrdcConfig::default();
-        let few = error(config, &set(9, 2), &set(5, 2));
-        assert!(few.contains("`samples` is 5, expected at least 6"), "{few}");
-        let other = error(config, &set(9, 2), &set(9, 3));
-        assert!(other.contains("`features` is 3, expected 2"), "{other}");
-        let none = PrdcConfig {
-            nearest_k: 0,
-            ..config
-        };
-        assert!(error(none, &set(9, 2), &set(9, 2)).contains("nearest_k"));
-    }
-}
+mod tests;

@@ -11,7 +11,8 @@ const DIRECTIONS: usize = 16;
 /// `scipy.stats.wasserstein_distance`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for order 0, an empty set, or a value that is not finite.
+/// [`Error::InvalidArgument`] for an order outside 1 to 100 or one whose powers overflow, an empty
+/// set, or a value that is not finite.
 pub fn wasserstein_1d(a: &[f64], b: &[f64], order: u32) -> Result<f64> {
     check_order(order)?;
     for values in [a, b] {
@@ -22,8 +23,7 @@ pub fn wasserstein_1d(a: &[f64], b: &[f64], order: u32) -> Result<f64> {
             return Err(Error::argument("values", value, "finite numbers"));
         }
     }
-    let cost = transport(&mut a.to_vec(), &mut b.to_vec(), order);
-    Ok(cost.powf(1.0 / f64::from(order)))
+    root(transport(&mut a.to_vec(), &mut b.to_vec(), order), order)
 }
 
 /// The sliced Wasserstein distance of order `order`: `(mean over directions of Wₚᵖ)^(1/p)` of the
@@ -33,7 +33,8 @@ pub fn wasserstein_1d(a: &[f64], b: &[f64], order: u32) -> Result<f64> {
 /// moments.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for order 0, no projections, different widths, or an empty set.
+/// [`Error::InvalidArgument`] for an order outside 1 to 100 or one whose powers overflow, no
+/// projections, different widths, or an empty set.
 pub fn sliced_wasserstein(
     a: &Features,
     b: &Features,
@@ -61,7 +62,8 @@ pub fn sliced_wasserstein(
 /// The sliced Wasserstein distance over given directions, one in each row, of length 1.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for order 0, different widths, an empty set, or no directions.
+/// [`Error::InvalidArgument`] for an order outside 1 to 100 or one whose powers overflow, different
+/// widths, an empty set, or no directions.
 pub fn sliced_wasserstein_along(
     a: &Features,
     b: &Features,
@@ -81,7 +83,17 @@ pub fn sliced_wasserstein_along(
             .zip(on_b.chunks_exact_mut(b.len()));
         sum += pairs.map(|(a, b)| transport(a, b, order)).sum::<f64>();
     }
-    Ok((sum / directions.len() as f64).powf(1.0 / f64::from(order)))
+    root(sum / directions.len() as f64, order)
+}
+
+fn root(cost: f64, order: u32) -> Result<f64> {
+    match cost.is_finite() {
+        true => Ok(cost.powf(1.0 / f64::from(order))),
+        false => {
+            let expected = "so small that no power of a distance overflows";
+            Err(Error::argument("order", order, expected))
+        }
+    }
 }
 
 fn check_order(order: u32) -> Result<()> {
@@ -162,6 +174,7 @@ mod tests {
         assert!(error(wasserstein_1d(&[], &[1.0], 1)).contains("`values` is empty"));
         assert!(error(wasserstein_1d(&[f64::NAN], &[1.0], 1)).contains("NaN"));
         assert!(error(wasserstein_1d(&[0.0], &[1.0], 0)).contains("`order` is 0"));
+        assert!(error(wasserstein_1d(&[1e9], &[0.0], 100)).contains("`order` is 100"));
         assert!(error(sliced_wasserstein(&a, &a, 2, 0, 0)).contains("`projections` is 0"));
         let other = normal(0, 3, 4);
         assert!(error(sliced_wasserstein(&a, &other, 2, 5, 0)).contains("`features` is 4"));

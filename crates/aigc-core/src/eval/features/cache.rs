@@ -1,16 +1,24 @@
 //! Features kept on disk.
 
 use super::{FeatureExtractor, Features, extract::extract};
-use crate::{Error, Result, fs::write_atomic};
-use burn::tensor::Tensor;
+use crate::{
+    Error, Result,
+    fs::write_atomic,
+    params::{ParamVisitor, visit_params},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// A directory of features, so that they are computed once.
 ///
-/// A batch is found by the SHA-256 of its shape and values, and an extractor by its
-/// [`id`](FeatureExtractor::id): moved and renamed files are found again, and changed ones are not.
-/// Every file ends with a checksum; features of a damaged file are computed again.
+/// A batch is found by the SHA-256 of its shape and values, whatever the names of its files, and an
+/// extractor by its [`id`](FeatureExtractor::id). A batch that has changed in one sample, or that
+/// begins at another sample, is computed again: keep the batch size and the order. Every file ends
+/// with a checksum; features of a damaged file are computed again.
 #[derive(Clone, Debug)]
 pub struct FeatureCache {
     dir: PathBuf,
@@ -64,14 +72,31 @@ impl FeatureCache {
             .as_slice::<f32>()
             .map_err(|e| Error::other(format!("{e:?}")))?;
         hash.update(bytemuck::cast_slice::<f32, u8>(values));
-        let name = |digest: &[u8]| {
-            digest
-                .iter()
-                .map(|b| format!("{b:02x}"))
-                .collect::<String>()
-        };
-        let extractor = name(&Sha256::digest(id.as_bytes())[..8]);
-        Ok(self.dir.join(extractor).join(name(&hash.finalize())))
+        let extractor = hexadecimal(&Sha256::digest(id.as_bytes())[..8]);
+        let name = hexadecimal(&hash.finalize());
+        Ok(self.dir.join(extractor).join(name))
+    }
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A hash of the names and values of all parameters, for the name of a network in memory.
+pub(in crate::eval) fn weight_hash<M: Module>(network: &M) -> String {
+    let mut hash = WeightHash(Sha256::new());
+    visit_params(network, &mut hash);
+    hexadecimal(&hash.0.finalize())
+}
+
+struct WeightHash(Sha256);
+
+impl ParamVisitor for WeightHash {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.0.update(path.as_bytes());
+        let data = param.val().into_data();
+        let bytes: Vec<u8> = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+        self.0.update(bytes);
     }
 }
 

@@ -5,6 +5,7 @@ mod extract;
 pub(crate) mod pairwise;
 
 pub use cache::FeatureCache;
+pub(super) use cache::weight_hash;
 pub use extract::{ClosureExtractor, FeatureExtractor, FeatureStream};
 
 use crate::{Error, Result};

@@ -1,42 +1,91 @@
-//! Inner products of all pairs of two sets of features, block by block.
+//! Distances and inner products of pairs of features; of all pairs of two sets, block by block.
 
 use super::Features;
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 
-/// Values of a block of products: 8 MiB.
-const BLOCK: usize = 1 << 20;
+/// Values of a block of products, or of the features that are converted for it: 32 MiB.
+const BLOCK: usize = 1 << 22;
+
+/// Rows of a block of pairs in one order: the fewer, the fewer pairs are computed twice.
+const UPPER: usize = 128;
+
+/// Rows of `b` that are converted to 64 bits at once.
+const COLUMNS: usize = 1024;
 
 /// Calls `each` with the number of the block's first row of `a`, its number of rows, and the inner
-/// products `⟨aᵢ, bⱼ⟩`, `[rows, b.len()]` row by row.
-pub(crate) fn for_each_block(
+/// products `⟨aᵢ, bⱼ⟩`, `[rows, b.len()]` row by row. Both sets stay in 32 bits but for the rows of
+/// one block.
+pub(crate) fn for_each_block(a: &Features, b: &Features, each: impl FnMut(usize, usize, &[f64])) {
+    let most = BLOCK / b.len().max(a.width());
+    blocks(a, b, most, |_| 0, each);
+}
+
+/// Calls `each` with the number `i` of a block's first row, and the inner products `⟨x, xⱼ⟩` of its
+/// rows with all rows `j ≥ i`, `[rows, x.len() − i]` row by row: every pair of different samples at
+/// least once.
+pub(crate) fn for_each_upper_block(x: &Features, mut each: impl FnMut(usize, &[f64])) {
+    let most = UPPER.min(BLOCK / x.len().max(x.width()));
+    blocks(
+        x,
+        x,
+        most,
+        |first| first,
+        |first, _, products| each(first, products),
+    );
+}
+
+/// Blocks of `most` rows of `a`, from the column on that `start` returns.
+fn blocks(
     a: &Features,
     b: &Features,
+    most: usize,
+    start: impl Fn(usize) -> usize,
     mut each: impl FnMut(usize, usize, &[f64]),
 ) {
-    let (width, columns) = (a.width(), b.len());
-    let wide: Vec<f64> = b.values().iter().copied().map(f64::from).collect();
-    let other = MatRef::from_row_major_slice(&wide, columns, width);
-    let most = (BLOCK / columns.max(1)).clamp(1, a.len().max(1));
-    let mut products = vec![0.0; most * columns];
+    let width = a.width();
+    let most = most.clamp(1, a.len().max(1));
+    let mut products = vec![0.0; most * b.len()];
     for first in (0..a.len()).step_by(most) {
         let rows = most.min(a.len() - first);
-        let block: Vec<f64> = a.values()[first * width..][..rows * width]
-            .iter()
-            .copied()
-            .map(f64::from)
-            .collect();
-        let block = MatRef::from_row_major_slice(&block, rows, width);
+        let left = widened(a, first, rows);
+        let left = MatRef::from_row_major_slice(&left, rows, width);
+        let begin = start(first);
+        let columns = b.len() - begin;
         let products = &mut products[..rows * columns];
-        let out = MatMut::from_row_major_slice_mut(products, rows, columns);
-        matmul(out, Accum::Replace, block, other.transpose(), 1.0, Par::Seq);
+        for at in (0..columns).step_by(COLUMNS) {
+            let count = COLUMNS.min(columns - at);
+            let right = widened(b, begin + at, count);
+            let right = MatRef::from_row_major_slice(&right, count, width);
+            let out = MatMut::from_row_major_slice_mut(products, rows, columns);
+            let out = out.subcols_mut(at, count);
+            matmul(out, Accum::Replace, left, right.transpose(), 1.0, Par::Seq);
+        }
         each(first, rows, products);
     }
 }
 
+/// Some rows in 64 bits.
+fn widened(x: &Features, first: usize, rows: usize) -> Vec<f64> {
+    let values = &x.values()[first * x.width()..][..rows * x.width()];
+    values.iter().copied().map(f64::from).collect()
+}
+
 /// `‖x‖²` of every sample.
 pub(crate) fn squared_norms(x: &Features) -> Vec<f64> {
-    let square = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum();
-    x.rows().map(square).collect()
+    x.rows().map(squared_norm).collect()
+}
+
+/// `‖x‖²` of one sample.
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    x.iter().map(|v| f64::from(*v).powi(2)).sum()
+}
+
+/// `‖x − y‖²` from the differences: products of large values would hide an exact copy.
+pub(crate) fn squared_distance(x: &[f32], y: &[f32]) -> f64 {
+    let pairs = x.iter().zip(y);
+    pairs
+        .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
+        .sum()
 }
 
 #[cfg(test)]
@@ -67,5 +116,25 @@ mod tests {
         assert!(
             (norms[2] - a.row(2).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).abs() < 1e-12
         );
+    }
+
+    /// More rows than one block has.
+    #[test]
+    fn upper_blocks_hold_all_pairs() {
+        let n = 2 * UPPER + 5;
+        let x = Features::new(Rng::new(4).normal_vec(n * 3), 3).unwrap();
+        let mut seen = vec![0; n * n];
+        for_each_upper_block(&x, |first, products| {
+            for (row, products) in products.chunks_exact(n - first).enumerate() {
+                for (j, product) in (first..).zip(products) {
+                    let i = first + row;
+                    let pairs = x.row(i).iter().zip(x.row(j));
+                    let exact: f64 = pairs.map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+                    assert!((product - exact).abs() < 1e-9);
+                    seen[i * n + j] += 1;
+                }
+            }
+        });
+        assert!((0..n).all(|i| (i..n).all(|j| seen[i * n + j] == 1)));
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     Result,
-    eval::{Classifier, ClassifierOutput},
+    check::ensure_argument,
+    eval::{Classifier, ClassifierOutput, FeatureExtractor, features::weight_hash},
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
     ops::{max_pool2d, resize_bilinear},
     weights::load_weights,
@@ -91,5 +92,47 @@ impl Classifier for LeNet5 {
             logits: self.fc.f7.forward(features.clone()),
             features,
         }
+    }
+}
+
+impl FeatureExtractor for LeNet5 {
+    /// Has the hash of the weights, which may change by training.
+    fn id(&self) -> String {
+        format!("LeNet-5 {}", weight_hash(self))
+    }
+
+    fn width(&self) -> usize {
+        Self::FEATURES
+    }
+
+    fn extract(&self, images: Tensor<4>) -> Result<Tensor<2>> {
+        let [_, channels, height, width] = images.dims();
+        ensure_argument(
+            channels == 1 && height > 0 && width > 0,
+            "images",
+            format!("{channels} × {height} × {width}"),
+            "1 channel (grey), and pixels",
+        )?;
+        Ok(self.classify(images).features)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::{rng::InitWeights, testing::flex};
+
+    #[test]
+    fn features_are_named_by_the_weights() {
+        let net = |seed| LeNet5Config.init(&flex()).init_weights(seed);
+        let (a, b) = (net(1), net(2));
+        assert_eq!(a.id(), net(1).id());
+        assert_ne!(a.id(), b.id());
+        let images = Tensor::<4>::ones([3, 1, 28, 28], &flex());
+        let features = a.extract(images).unwrap();
+        assert_eq!(features.dims(), [3, a.width()]);
+        let colour = a.extract(Tensor::zeros([1, 3, 8, 8], &flex()));
+        let error = colour.unwrap_err().to_string();
+        assert!(error.contains("`images` is 3 × 8 × 8"), "{error}");
     }
 }

@@ -7,6 +7,12 @@ use crate::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
+/// Values of distances and of differences that are in memory at once: 16 MiB.
+const BLOCK: usize = 1 << 22;
+
+/// Images beyond the `k` nearest whose distances are computed as well.
+const SPARE: usize = 8;
+
 /// Nearest neighbours in pixel space among known images. They show which training images samples
 /// resemble and, if the known images have classes, classify samples. Copies that are shifted,
 /// flipped or re-encoded are found by [`CopyDetector`](crate::eval::CopyDetector).
@@ -65,20 +71,23 @@ impl NearestNeighbors {
         })
     }
 
-    /// A search among the images of batches, at most `most` of them.
+    /// A search among the first images of batches, at most `most` of them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no images or their shapes differ; errors of the
-    /// batches.
+    /// [`Error::InvalidArgument`] if `most` is 0, there are no images or their shapes differ;
+    /// errors of the batches.
     pub fn from_batches(
         batches: impl IntoIterator<Item = Result<ImageBatch>>,
         most: usize,
         device: &Device,
     ) -> Result<Self> {
+        if most == 0 {
+            return Err(Error::argument("most", most, "at least 1"));
+        }
         let mut parts: Vec<Self> = Vec::new();
         let mut count = 0;
         for batch in batches {
-            let part = Self::from_batch(&batch?, device)?;
+            let mut part = Self::from_batch(&batch?, device)?;
             if let Some(first) = parts.first().filter(|first| first.shape != part.shape) {
                 return Err(Error::argument(
                     "images",
@@ -86,7 +95,16 @@ impl NearestNeighbors {
                     format!("{}, like the first", first.shape),
                 ));
             }
-            count += part.known.dims()[0];
+            let rows = part.known.dims()[0];
+            let taken = rows.min(most - count);
+            if taken < rows {
+                part.known = part.known.narrow(0, 0, taken);
+                part.halves = part.halves.narrow(0, 0, taken);
+                if let Some(labels) = &mut part.labels {
+                    labels.truncate(taken);
+                }
+            }
+            count += taken;
             parts.push(part);
             if count >= most {
                 break;
@@ -121,14 +139,14 @@ impl NearestNeighbors {
     }
 
     /// The `k` nearest known images for each of `images`, nearest first: indices, and Euclidean
-    /// distances between values in `[0, 1]`.
+    /// distances between values in `[0, 1]`. Images are compared some at a time, in bounded memory.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the images have another shape, or `k` exceeds the number of
-    /// known images.
+    /// [`Error::InvalidArgument`] if the images have another shape or values that are not finite,
+    /// or `k` is 0 or exceeds the number of known images.
     pub fn kneighbors(&self, images: &Tensor<4>, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
         let [_, channels, height, width] = images.dims();
         let shape = ImageShape::new(channels, height, width);
@@ -148,11 +166,33 @@ impl NearestNeighbors {
             ));
         }
         let x = images.clone().flatten::<2>(1, 3);
+        // Products of 32 bits may put images in the wrong order that are nearly as far.
+        let candidates = (k + SPARE).min(known);
+        let values = known.max(candidates * self.shape.numel()).max(1);
+        let most = (BLOCK / values).max(1);
+        let mut found = Vec::with_capacity(x.dims()[0]);
+        for first in (0..x.dims()[0]).step_by(most) {
+            let part = x.clone().narrow(0, first, most.min(x.dims()[0] - first));
+            self.search(part, candidates, &mut found)?;
+        }
+        for near in &mut found {
+            near.truncate(k);
+        }
+        Ok(found)
+    }
+
+    /// Appends the known images that are nearest to each row, nearest first.
+    fn search(&self, x: Tensor<2>, k: usize, found: &mut Vec<Vec<(usize, f64)>>) -> Result<()> {
+        let known = self.known.dims()[0];
         let closeness: Vec<f32> = self
             .closeness(x.clone())
             .into_data()
             .iter::<f32>()
             .collect();
+        if let Some(value) = closeness.iter().find(|value| !value.is_finite()) {
+            let value = format!("values with a product of {value}");
+            return Err(Error::argument("images", value, "finite values in [0, 1]"));
+        }
         let order = |row: &[f32]| {
             let mut order: Vec<usize> = (0..known).collect();
             let by_closeness = |a: &usize, b: &usize| row[*b].total_cmp(&row[*a]);
@@ -162,10 +202,14 @@ impl NearestNeighbors {
             }
             order
         };
-        let found: Vec<Vec<usize>> = closeness.chunks_exact(known).map(order).collect();
+        let nearest: Vec<Vec<usize>> = closeness.chunks_exact(known).map(order).collect();
         // Distances are computed again from the values: a difference of large squares would hide an
         // exact copy.
-        let indices: Vec<i32> = found.iter().flatten().map(|index| *index as i32).collect();
+        let indices: Vec<i32> = nearest
+            .iter()
+            .flatten()
+            .map(|index| *index as i32)
+            .collect();
         let count = indices.len();
         let indices = Tensor::from_data(TensorData::new(indices, [count]), &self.known.device());
         let rows: Vec<i32> = (0..count).map(|i| (i / k) as i32).collect();
@@ -177,17 +221,13 @@ impl NearestNeighbors {
             .into_data()
             .iter::<f64>()
             .collect();
-        let with_distance = |(found, distances): (Vec<usize>, &[f64])| {
+        for (indices, distances) in nearest.into_iter().zip(distances.chunks_exact(k)) {
             let mut near: Vec<(usize, f64)> =
-                found.into_iter().zip(distances.iter().copied()).collect();
-            near.sort_by(|a, b| a.1.total_cmp(&b.1));
-            near
-        };
-        Ok(found
-            .into_iter()
-            .zip(distances.chunks_exact(k))
-            .map(with_distance)
-            .collect())
+                indices.into_iter().zip(distances.iter().copied()).collect();
+            near.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+            found.push(near);
+        }
+        Ok(())
     }
 
     /// The nearest known image of each image, to be shown beside it.
@@ -241,86 +281,4 @@ impl Classifier for NearestNeighbors {
 }
 
 #[cfg(all(test, feature = "flex"))]
-mod tests {
-    use super::*;
-    use crate::data::{Dataset, digits};
-
-    #[test]
-    fn neighbours_match_plain_search() {
-        let device = Device::flex();
-        let (train, held_out) = digits::train_test_split();
-        let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
-        let batch = collate_images(held_out.0[..20].to_vec());
-        let got = neighbours.kneighbors(&batch.to_tensor(&device), 3).unwrap();
-        for (image, near) in held_out.0.iter().zip(&got) {
-            let distance = |other: &Image| {
-                let pairs = image.pixels.iter().zip(&other.pixels);
-                pairs
-                    .map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2))
-                    .sum::<f64>()
-                    .sqrt()
-            };
-            let mut all: Vec<f64> = train.0.iter().map(distance).collect();
-            for (index, found) in near {
-                assert!((distance(&train.0[*index]) - found).abs() < 1e-3);
-            }
-            all.sort_by(f64::total_cmp);
-            assert!(
-                near.iter()
-                    .zip(&all)
-                    .all(|((_, found), known)| (found - known).abs() < 1e-3)
-            );
-        }
-    }
-
-    #[test]
-    fn copies_have_zero_distance() {
-        let device = Device::flex();
-        let images = digits::train_test_split().0.0;
-        let neighbours = NearestNeighbors::new(&images, &device).unwrap();
-        let copies = collate_images(images[30..40].to_vec()).to_tensor(&device);
-        for (offset, near) in neighbours
-            .kneighbors(&copies, 2)
-            .unwrap()
-            .into_iter()
-            .enumerate()
-        {
-            assert_eq!(near[0], (30 + offset, 0.0));
-            assert!(near[1].1 > 0.1);
-        }
-    }
-
-    /// Nearest-neighbour classification of these digits is 98 to 99 % accurate in the literature.
-    #[test]
-    fn nearest_neighbour_classifies_digits() {
-        let device = Device::flex();
-        let (train, held_out) = digits::train_test_split();
-        let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
-        let batch = collate_images(held_out.0.clone());
-        let classes = neighbours.classify(batch.to_tensor(&device)).predictions();
-        let right = classes
-            .iter()
-            .zip(batch.labels().unwrap())
-            .filter(|(a, b)| a == b)
-            .count();
-        assert!(right as f64 >= 0.97 * held_out.len() as f64, "{right}");
-    }
-
-    #[test]
-    fn shape_and_k_mismatch_are_errors() {
-        let device = Device::flex();
-        assert!(NearestNeighbors::new(&[], &device).is_err());
-        let neighbours =
-            NearestNeighbors::new(&digits::train_test_split().0.0[..5], &device).unwrap();
-        assert!(
-            neighbours
-                .kneighbors(&Tensor::zeros([1, 1, 7, 8], &device), 1)
-                .is_err()
-        );
-        let error = neighbours
-            .kneighbors(&Tensor::zeros([1, 1, 8, 8], &device), 6)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("`k` is 6, expected 1 to 5"), "{error}");
-    }
-}
+mod tests;

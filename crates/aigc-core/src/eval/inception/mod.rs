@@ -6,7 +6,7 @@ mod preprocess;
 
 pub use preprocess::InceptionPreprocessing;
 
-use super::{Classifier, ClassifierOutput, FeatureExtractor};
+use super::{Classifier, ClassifierOutput, FeatureExtractor, features::weight_hash};
 use crate::{
     Error, Result,
     nn::{Linear, LinearConfig},
@@ -20,7 +20,7 @@ use burn::{
 use layers::{BasicConv2d, max_pool};
 use std::path::Path;
 
-/// The layer whose mean over all pixels is the features of an image.
+/// The layer whose mean over all pixels is the features of an image, or the logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InceptionLayer {
     /// 64 features, behind the first maximum.
@@ -32,6 +32,9 @@ pub enum InceptionLayer {
     /// 2,048 features, the last ones: those of the FID, the KID and precision and recall.
     #[default]
     Pool3,
+    /// 1,008 logits without the bias of the last layer: those of the Inception Score in
+    /// torch-fidelity.
+    LogitsUnbiased,
 }
 
 impl InceptionLayer {
@@ -42,6 +45,7 @@ impl InceptionLayer {
             Self::Pool2 => 192,
             Self::Mixed6 => 768,
             Self::Pool3 => 2048,
+            Self::LogitsUnbiased => InceptionV3::CLASSES,
         }
     }
 }
@@ -59,14 +63,11 @@ impl InceptionV3Config {
     /// Creates the network with random weights on `device`. Distances in the features of random
     /// weights are no FID.
     pub fn init(&self, device: &Device) -> InceptionV3 {
-        self.with(Net::new(device), "random".into())
-    }
-
-    fn with(&self, net: Net, weights: String) -> InceptionV3 {
+        let net = Net::new(device).fold();
         InceptionV3 {
-            net: net.fold(),
+            weights: weight_hash(&net),
+            net,
             config: *self,
-            weights,
         }
     }
 }
@@ -121,7 +122,11 @@ impl InceptionV3 {
     pub fn from_file(path: &Path, device: &Device) -> Result<Self> {
         let reader = WeightReader::open(path)?;
         let (net, _) = reader.load_into(Net::new(device), file_key)?;
-        Ok(InceptionV3Config::default().with(net, reader.hash()?))
+        Ok(Self {
+            net: net.fold(),
+            config: InceptionV3Config::default(),
+            weights: reader.hash()?,
+        })
     }
 
     /// Takes the features of `layer`.
@@ -136,8 +141,8 @@ impl InceptionV3 {
         self
     }
 
-    /// Logits without the bias of the last layer, from which torch-fidelity computes the Inception
-    /// Score.
+    /// Logits without the bias of the last layer, whatever the layer of the features:
+    /// [`InceptionLayer::LogitsUnbiased`].
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]` in `[0, 1]`; grey ones are repeated
@@ -146,8 +151,7 @@ impl InceptionV3 {
     /// # Errors
     /// [`Error::InvalidArgument`] if the images have neither 1 nor 3 channels, or no pixels.
     pub fn logits_unbiased(&self, images: Tensor<4>) -> Result<Tensor<2>> {
-        let features = self.in_parts(images, InceptionLayer::Pool3)?;
-        Ok(features.matmul(self.net.fc.weight.val()))
+        self.in_parts(images, InceptionLayer::LogitsUnbiased)
     }
 
     fn in_parts(&self, images: Tensor<4>, layer: InceptionLayer) -> Result<Tensor<2>> {
@@ -245,7 +249,7 @@ impl Net {
         }
     }
 
-    /// Means over all pixels of a layer.
+    /// Means over all pixels of a layer, or the logits.
     fn features(&self, x: Tensor<4>, layer: InceptionLayer) -> Tensor<2> {
         let x = self.conv2d_1a_3x3.forward(x);
         let x = self.conv2d_2a_3x3.forward(x);
@@ -268,7 +272,11 @@ impl Net {
             return mean(x);
         }
         let x = self.mixed_7b.forward(self.mixed_7a.forward(x));
-        mean(self.mixed_7c.forward(x))
+        let x = mean(self.mixed_7c.forward(x));
+        match layer {
+            InceptionLayer::LogitsUnbiased => x.matmul(self.fc.weight.val()),
+            _ => x,
+        }
     }
 }
 

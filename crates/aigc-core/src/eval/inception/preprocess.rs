@@ -10,8 +10,8 @@ const SIDE: usize = 299;
 /// comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InceptionPreprocessing {
-    /// As torch-fidelity and the first publication in TensorFlow: bilinear interpolation in which
-    /// the first pixels coincide, and values `(x − 128) / 128` of bytes.
+    /// As torch-fidelity and the first publication in TensorFlow: images rounded to bytes, bilinear
+    /// interpolation in which the first pixels coincide, and values `(x − 128) / 128`.
     #[default]
     TorchFidelity,
     /// As pytorch-fid: bilinear interpolation between pixel centres, and values `2·x − 1` of `x` in
@@ -35,7 +35,7 @@ impl InceptionPreprocessing {
             ));
         }
         let x = match self {
-            Self::TorchFidelity => resize_from_first(images * 255.0) / 128.0 - 1.0,
+            Self::TorchFidelity => resize_from_first((images * 255.0).round()) / 128.0 - 1.0,
             Self::PytorchFid => resize_bilinear(images, [SIDE, SIDE]) * 2.0 - 1.0,
         };
         match channels {

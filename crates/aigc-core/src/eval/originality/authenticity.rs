@@ -1,9 +1,9 @@
 //! The authenticity score.
 
-use super::features::FeatureNeighbors;
+use super::features::nearest_rows;
 use crate::{
     Error, Result,
-    eval::{Features, Proportion},
+    eval::{Features, Proportion, features::pairwise::squared_norms},
 };
 
 /// Authenticity (Alaa et al. 2022, <https://arxiv.org/abs/2102.08921>, section 4.2): the share of
@@ -34,13 +34,13 @@ pub fn authenticity(samples: &Features, train: &Features) -> Result<Proportion> 
             format!("{}, the width of `train`", train.width()),
         ));
     }
-    let neighbors = FeatureNeighbors::new(train.clone())?;
-    let nearest = neighbors.kneighbors(samples, 1)?;
+    let norms = squared_norms(train);
+    let nearest = nearest_rows(train, &norms, samples, 1);
     // Only the training samples that are nearest to some sample are searched for.
     let mut matched: Vec<usize> = nearest.iter().map(|near| near[0].0).collect();
     matched.sort_unstable();
     matched.dedup();
-    let others = neighbors.kneighbors(&train.select(&matched), 2)?;
+    let others = nearest_rows(train, &norms, &train.select(&matched), 2);
     let mut radius = vec![0.0; train.len()];
     for (index, near) in matched.iter().zip(&others) {
         // A row with two equal ones may not find itself; those have the distance 0, too.

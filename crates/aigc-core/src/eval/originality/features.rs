@@ -6,7 +6,7 @@ use crate::{
     check::ensure,
     eval::{
         Features,
-        features::pairwise::{for_each_block, squared_norms},
+        features::pairwise::{for_each_block, squared_distance, squared_norms},
     },
 };
 
@@ -70,46 +70,50 @@ impl FeatureNeighbors {
                 format!("1 to {known}, the number of known samples"),
             ));
         }
-        let mut found = Vec::with_capacity(queries.len());
-        let mut near: Vec<(f64, usize)> = Vec::with_capacity(known);
-        for_each_block(queries, &self.known, |first, rows, products| {
-            for (i, products) in products.chunks_exact(known).take(rows).enumerate() {
-                // ‖x − y‖² without ‖x‖², which is the same for the whole row.
-                let part = |(product, norm): (&f64, &f64)| norm - 2.0 * product;
-                let parts = products.iter().zip(&self.squared_norms).map(part);
-                near.clear();
-                near.extend(parts.enumerate().map(|(index, part)| (part, index)));
-                if k < known {
-                    near.select_nth_unstable_by(k - 1, nearer);
-                    near.truncate(k);
-                }
-                found.push(self.measure(queries.row(first + i), &near));
-            }
-        });
-        Ok(found)
+        Ok(nearest_rows(&self.known, &self.squared_norms, queries, k))
     }
+}
 
-    /// Distances from the values: a difference of large squares would hide an exact copy.
-    fn measure(&self, query: &[f32], near: &[(f64, usize)]) -> Vec<(usize, f64)> {
-        let mut exact: Vec<(f64, usize)> = near
-            .iter()
-            .map(|(_, index)| (distance(query, self.known.row(*index)), *index))
-            .collect();
-        exact.sort_by(nearer);
-        exact.into_iter().map(|(d, index)| (index, d)).collect()
-    }
+/// The `k` nearest rows of `known`, whose squared norms are given, for each row of `queries`.
+pub(super) fn nearest_rows(
+    known: &Features,
+    squared_norms: &[f64],
+    queries: &Features,
+    k: usize,
+) -> Vec<Vec<(usize, f64)>> {
+    let count = known.len();
+    let mut found = Vec::with_capacity(queries.len());
+    let mut near: Vec<(f64, usize)> = Vec::with_capacity(count);
+    for_each_block(queries, known, |first, _, products| {
+        for (i, products) in products.chunks_exact(count).enumerate() {
+            // ‖x − y‖² without ‖x‖², which is the same for the whole row.
+            let part = |(product, norm): (&f64, &f64)| norm - 2.0 * product;
+            let parts = products.iter().zip(squared_norms).map(part);
+            near.clear();
+            near.extend(parts.enumerate().map(|(index, part)| (part, index)));
+            if k < count {
+                near.select_nth_unstable_by(k - 1, nearer);
+                near.truncate(k);
+            }
+            // Distances from the values: a difference of large squares would hide an exact copy.
+            let query = queries.row(first + i);
+            let distance = |index| squared_distance(query, known.row(index)).sqrt();
+            for (value, index) in &mut near {
+                *value = distance(*index);
+            }
+            near.sort_by(nearer);
+            found.push(
+                near.iter()
+                    .map(|(distance, index)| (*index, *distance))
+                    .collect(),
+            );
+        }
+    });
+    found
 }
 
 fn nearer(a: &(f64, usize), b: &(f64, usize)) -> std::cmp::Ordering {
     a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
-}
-
-fn distance(x: &[f32], y: &[f32]) -> f64 {
-    let squares = x.iter().zip(y).map(|(x, y)| {
-        let difference = f64::from(*x) - f64::from(*y);
-        difference * difference
-    });
-    squares.sum::<f64>().sqrt()
 }
 
 /// The nearest training sample in feature space.
@@ -220,7 +224,7 @@ mod tests {
             let mut all: Vec<(f64, usize)> = known
                 .rows()
                 .enumerate()
-                .map(|(i, row)| (distance(query, row), i))
+                .map(|(i, row)| (squared_distance(query, row).sqrt(), i))
                 .collect();
             all.sort_by(nearer);
             let expected: Vec<_> = all[..4].iter().map(|(d, i)| (*i, *d)).collect();

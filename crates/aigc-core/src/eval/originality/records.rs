@@ -1,12 +1,12 @@
 //! Distances to the closest records of the training set and of held-out data.
 
-use super::features::FeatureNeighbors;
+use super::features::nearest_rows;
 use crate::{
     Error, Result,
-    eval::{Features, Proportion},
+    eval::{Features, Proportion, features::pairwise::squared_norms},
     rng::Rng,
 };
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering};
 
 /// Whether samples are nearer to the training set than to held-out data.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,8 @@ impl ClosestRecords {
     }
 
     /// Mean distance to the training set over mean distance to held-out data: 1 without copying, 0
-    /// if all samples are copies; 1 if both distances are 0.
+    /// if all samples are copies; 1 if both distances are 0, infinite if only that to held-out data
+    /// is.
     pub fn ratio(&self) -> f64 {
         if self.train_distance == self.held_out_distance {
             1.0
@@ -74,18 +75,18 @@ pub fn closest_records(
         }
     }
     let records = train.len().min(held_out.len());
-    let mut distances = |set: &Features| -> Result<Vec<f64>> {
+    let mut distances = |set: &Features| -> Vec<f64> {
         let set = if set.len() > records {
             let mut rows = rng.permutation(set.len());
             rows.truncate(records);
-            set.select(&rows)
+            Cow::Owned(set.select(&rows))
         } else {
-            set.clone()
+            Cow::Borrowed(set)
         };
-        let found = FeatureNeighbors::new(set)?.kneighbors(samples, 1)?;
-        Ok(found.iter().map(|near| near[0].1).collect())
+        let found = nearest_rows(&set, &squared_norms(&set), samples, 1);
+        found.iter().map(|near| near[0].1).collect()
     };
-    let (to_train, to_held_out) = (distances(train)?, distances(held_out)?);
+    let (to_train, to_held_out) = (distances(train), distances(held_out));
     let count = |order: Ordering| {
         let orders = to_train.iter().zip(&to_held_out);
         orders.filter(|(t, h)| t.total_cmp(h) == order).count()

@@ -7,6 +7,9 @@ use burn::tensor::Tensor;
 /// Pixels of the window.
 const WINDOW: usize = 11;
 
+/// Limit on the number of scales.
+const MAX_SCALES: usize = 16;
+
 /// What happens to terms that are not above 0, which have no real power.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,7 +45,7 @@ impl Default for MsSsimConfig {
 impl MsSsimConfig {
     /// The smallest side of an image for these scales, in pixels: 176 for the five of the paper.
     pub fn smallest_side(&self) -> usize {
-        let scales = self.betas.len().max(1);
+        let scales = self.betas.len().clamp(1, MAX_SCALES);
         let divisor = scales.saturating_sub(1).max(1).pow(2);
         // torchmetrics' two conditions; then the window fits every scale but the last, and less
         // than half of it reaches over the border of the last.
@@ -56,14 +59,13 @@ impl MsSsimConfig {
 
     fn validate(&self) -> Result<()> {
         let is_valid = |beta: &f64| beta.is_finite() && *beta >= 0.0;
-        if matches!(self.betas.len(), 1..=16) && self.betas.iter().all(is_valid) {
+        if (1..=MAX_SCALES).contains(&self.betas.len()) && self.betas.iter().all(is_valid) {
             return Ok(());
         }
-        let expected = "1 to 16 finite exponents, none below 0";
         Err(Error::config(
             "betas",
             format!("{:?}", self.betas),
-            expected,
+            format!("1 to {MAX_SCALES} finite exponents, none below 0"),
         ))
     }
 }
@@ -203,6 +205,12 @@ mod tests {
             let x = image(config.smallest_side(), 50, 1.0);
             assert!((ms_ssim(&x, &x, &config).unwrap()[0] - 1.0).abs() < 1e-12);
         }
+        let many = MsSsimConfig {
+            betas: vec![0.5; 99],
+            ..MsSsimConfig::default()
+        };
+        assert!(many.smallest_side() >= 1 << 16);
+        assert!(ms_ssim(&x, &x, &many).is_err());
         let config = MsSsimConfig {
             betas: vec![],
             ..MsSsimConfig::default()

@@ -199,7 +199,7 @@ fn measure(
     device: &Device,
 ) -> Result<PathLength> {
     let width = config.latent_dim;
-    let mut distances: Vec<f64> = Vec::with_capacity(config.samples);
+    let mut distances: Vec<f64> = Vec::new();
     while distances.len() < config.samples {
         let count = config.batch_size.min(config.samples - distances.len());
         let (mut z, ends) = latents(count);
@@ -218,11 +218,13 @@ fn measure(
         let found = distance(a, b)?;
         check_count("distance", found.dims()[0], count)?;
         for value in found.into_data().iter::<f64>() {
-            if !value.is_finite() {
+            let scaled = value / config.epsilon.powi(2);
+            if !scaled.is_finite() {
                 let found = format!("{value} for path {}", distances.len());
-                return Err(Error::argument("distance", found, "finite values"));
+                let expected = "values that are finite, also over the square of `epsilon`";
+                return Err(Error::argument("distance", found, expected));
             }
-            distances.push(value / config.epsilon.powi(2));
+            distances.push(scaled);
         }
     }
     let raw = match config.discard_percentiles {
@@ -364,6 +366,11 @@ mod tests {
         let text = perceptual_path_length(pixels, broken, &config, &device).unwrap_err();
         let text = text.to_string();
         assert!(text.contains("`distance` is NaN for path 0"), "{text}");
+        let text = message(PathLengthConfig {
+            epsilon: 1e-200,
+            ..config.clone()
+        });
+        assert!(text.contains("square of `epsilon`"), "{text}");
         let z = Tensor::<2>::zeros([2, 2], &device);
         let other = Tensor::<2>::zeros([3, 2], &device);
         let text = perceptual_path_length_between(pixels, squares, &z, &other, &config);

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    eval::{Estimate, Features},
+    eval::{Estimate, Features, features::pairwise::squared_norm},
 };
 
 /// Cosine similarity of each row of `a` with the row of `b` at the same position, in `[-1, 1]`.
@@ -79,7 +79,7 @@ pub(super) fn check_pairs(a: (&str, &Features), b: (&str, &Features)) -> Result<
 
 /// Euclidean length of row `i` of `name`, which must not be zero.
 pub(super) fn norm(name: &str, i: usize, row: &[f32]) -> Result<f64> {
-    let norm = dot(row, row).sqrt();
+    let norm = squared_norm(row).sqrt();
     if norm > 0.0 {
         Ok(norm)
     } else {

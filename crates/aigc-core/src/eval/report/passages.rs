@@ -83,7 +83,8 @@ impl TextSample {
                 isolate(&self.prompt)
             ));
         }
-        out.push_str("<blockquote>");
+        // The text's own letters decide on its direction.
+        out.push_str("<blockquote dir=\"auto\">");
         let mut at = 0;
         for (i, passage) in self.copied.iter().enumerate() {
             out.push_str(&format!(
@@ -129,6 +130,7 @@ mod tests {
             "{out}"
         );
         assert!(out.contains("&lt;doc&gt;</bdi>, 3 characters"));
+        assert!(out.contains("<blockquote dir=\"auto\">"));
     }
 
     #[test]

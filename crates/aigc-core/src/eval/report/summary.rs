@@ -5,7 +5,7 @@ use super::{
     html::counted,
     number::{beside, fixed, integer, percent, plain, with_interval},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, eval::Proportion};
 use serde::Serialize;
 
 /// Measures of an aspect that the summary tells of.
@@ -136,11 +136,8 @@ impl Measure {
             return Err(Error::argument("samples", 0, "at least 1"));
         }
         if found > samples {
-            return Err(Error::argument(
-                "found",
-                found,
-                format!("at most {samples}"),
-            ));
+            let expected = format!("at most {samples}, the samples");
+            return Err(Error::argument("found", found, expected));
         }
         if let Some(rate) = false_alarm_rate
             && !(0.0..=1.0).contains(&rate)
@@ -148,8 +145,8 @@ impl Measure {
             return Err(Error::argument("false_alarm_rate", rate, "0 to 1"));
         }
         let n = samples as f64;
-        let share = found as f64 / n;
-        let (low, high) = wilson(share, n);
+        let share = Proportion::new(found, samples)?;
+        let (low, high) = share.interval();
         let among = counted(samples, "sample");
         let statement = match false_alarm_rate {
             _ if found == 0 => format!(
@@ -183,6 +180,7 @@ impl Measure {
                 integer(found as u64)
             ),
         };
+        let share = share.value();
         let measure = Measure::new(Aspect::Originality, "Copies", share, Better::Lower, samples)
             .with_interval(low, high)
             .with_explanation("The share of samples that the copy detector flags.")
@@ -192,14 +190,6 @@ impl Measure {
             None => measure,
         })
     }
-}
-
-/// Interval of a share of `n` (Wilson 1927) at 95 %.
-fn wilson(share: f64, n: f64) -> (f64, f64) {
-    let z2 = 1.959964f64.powi(2);
-    let center = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = (z2 * (share * (1.0 - share) / n + z2 / (4.0 * n * n))).sqrt() / (1.0 + z2 / n);
-    ((center - half).max(0.0), (center + half).min(1.0))
 }
 
 #[cfg(test)]
@@ -250,8 +240,7 @@ mod tests {
         );
     }
 
-    /// For no copies among n, the bound is near the rule of three; Wilson's interval of 10 of 100
-    /// is printed in many textbooks.
+    /// For no copies among n, the bound is near the rule of three.
     #[test]
     fn copies_are_compared_with_false_alarms() {
         let text = |found, rate| {
@@ -267,8 +256,6 @@ mod tests {
         assert!(text(13, Some(0.01)).contains("no more than chance explains"));
         assert!(text(40, Some(0.01)).contains("explain about 10: look"));
         assert!(text(40, None).ends_with("copies of training data."));
-        let (low, high) = wilson(0.1, 100.0);
-        assert!((low - 0.0552).abs() < 1e-4 && (high - 0.1744).abs() < 1e-4);
         assert!(Measure::copies(2, 1, None).is_err());
         assert!(Measure::copies(0, 0, None).is_err());
         assert!(Measure::copies(0, 1, Some(f64::NAN)).is_err());

@@ -11,6 +11,9 @@
 //! | [`MauveConfig`] | MAUVE: how alike two sets of texts are in the features of a model |
 //! | [`end_loop`], [`end_loop_share`] | texts that end in a loop |
 //!
+//! Perplexity and bits per character, which need a language model, are in the crate `aigc-text`
+//! (`perplexity`); what of a text was copied tells [`TextIndex`](crate::eval::TextIndex).
+//!
 //! A [`Tokenizer`] splits text; [`Tokenizer::Words`] and [`Tokenizer::Chinese`] also work where
 //! words are not separated by spaces. Measures of token sequences are generic over the token: they
 //! accept the ids of a model's tokenizer as well as words.

@@ -33,8 +33,8 @@ pub enum Tokenizer {
     /// rouge-score, without stemming. It finds no words in Chinese.
     #[serde(rename = "rouge")]
     Rouge,
-    /// Words of Unicode Standard Annex #29, without punctuation and white space. Chinese and
-    /// Hiragana are split into characters.
+    /// Words of Unicode Standard Annex #29, without punctuation, symbols (emoji among them) and
+    /// white space. Chinese and Hiragana are split into characters.
     #[serde(rename = "words")]
     Words,
 }
@@ -59,7 +59,12 @@ impl Tokenizer {
                 .filter(|word| !word.is_empty())
                 .map(String::from)
                 .collect(),
-            Tokenizer::Words => text.unicode_words().map(String::from).collect(),
+            // To the annex, a narrow no-break space may be inside of a word.
+            Tokenizer::Words => text
+                .split(is_space)
+                .flat_map(UnicodeSegmentation::unicode_words)
+                .map(String::from)
+                .collect(),
         }
     }
 }
@@ -182,6 +187,11 @@ mod tests {
             ["Hello", "世", "界", "don't", "3.14"]
         );
         assert_eq!(Tokenizer::Character.tokenize("a 世\n界"), ["a", "世", "界"]);
+        // Marks stay with their letters; no word has white space, and symbols are none.
+        assert_eq!(
+            Tokenizer::Words.tokenize("cafe\u{301} 10\u{202f}000 👍🏽 שלום\0x"),
+            ["cafe\u{301}", "10", "000", "שלום", "x"]
+        );
     }
 
     #[test]

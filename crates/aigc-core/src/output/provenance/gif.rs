@@ -30,6 +30,7 @@ pub(super) fn scan(gif: &[u8]) -> Result<Scan, DataFault> {
     }
     let mut parts = vec![];
     let mut scan = Scan::default();
+    let mut has_image = false;
     // Width, height, flags, background, aspect ratio, and the colours of all images.
     let screen = cursor.take(7)?;
     parts.extend([screen, cursor.colours(screen[4])?]);
@@ -54,6 +55,7 @@ pub(super) fn scan(gif: &[u8]) -> Result<Scan, DataFault> {
                 }
             }
             [IMAGE] => {
+                has_image = true;
                 // Place, size, flags, and the colours of this image.
                 let image = cursor.take(9)?;
                 cursor.colours(image[8])?;
@@ -78,6 +80,9 @@ pub(super) fn scan(gif: &[u8]) -> Result<Scan, DataFault> {
         return Err(DataFault::Oversized {
             expected: cursor.at as u64,
         });
+    }
+    if !has_image {
+        return Err(DataFault::BadHeader("no image".into()));
     }
     scan.content_hash = sha256(parts);
     Ok(scan)

@@ -25,7 +25,7 @@ const METADATA: [&[u8; 4]; 6] = [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME", b"
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the bytes do not begin like a PNG file, a keyword does not have 1
-/// to 79 characters of ASCII, or a text contains the character 0.
+/// to 79 characters of ASCII, or a text contains the character 0 or has more than 4 MiB.
 pub fn insert_texts(png: &mut Vec<u8>, texts: &[(&str, &str)]) -> Result<()> {
     header(png).map_err(|fault| Error::argument("png", fault, "a PNG file"))?;
     let mut inserted = vec![];
@@ -38,6 +38,14 @@ pub fn insert_texts(png: &mut Vec<u8>, texts: &[(&str, &str)]) -> Result<()> {
         if text.contains('\0') {
             return Err(Error::argument("text", "a text with character 0", "none"));
         }
+        if text.len() > MAX_TEXT {
+            let expected = format!("at most {MAX_TEXT} bytes");
+            return Err(Error::argument(
+                "text",
+                format!("{} bytes", text.len()),
+                expected,
+            ));
+        }
         let mut data = keyword.as_bytes().to_vec();
         let kind = if text.is_ascii() {
             data.push(0);
@@ -48,12 +56,7 @@ pub fn insert_texts(png: &mut Vec<u8>, texts: &[(&str, &str)]) -> Result<()> {
             b"iTXt"
         };
         data.extend(text.as_bytes());
-        let length = u32::try_from(data.len()).ok().filter(|n| *n < 1 << 31);
-        let Some(length) = length else {
-            let found = format!("{} bytes", data.len());
-            return Err(Error::argument("text", found, "less than 2 GiB"));
-        };
-        inserted.extend(length.to_be_bytes());
+        inserted.extend((data.len() as u32).to_be_bytes());
         inserted.extend(kind);
         inserted.extend(&data);
         inserted.extend(checksum(kind, &data).to_be_bytes());
@@ -67,7 +70,7 @@ pub fn insert_texts(png: &mut Vec<u8>, texts: &[(&str, &str)]) -> Result<()> {
 ///
 /// # Errors
 /// The fault of the file: it is no PNG file, is truncated, a checksum is wrong, or one of these
-/// texts is broken or unpacks to more than 4 MiB.
+/// texts is broken or has more than 4 MiB.
 pub fn read_texts(png: &[u8], keywords: &[&str]) -> Result<Vec<(String, String)>, DataFault> {
     let mut texts: Vec<(String, String)> = vec![];
     each_chunk(png, |chunk| {
@@ -90,7 +93,9 @@ pub fn read_texts(png: &[u8], keywords: &[&str]) -> Result<Vec<(String, String)>
 pub(super) fn scan(png: &[u8]) -> Result<Scan, DataFault> {
     let mut parts: Vec<&[u8]> = vec![];
     let mut scan = Scan::default();
+    let mut has_data = false;
     let end = each_chunk(png, |chunk| {
+        has_data |= chunk.kind == b"IDAT";
         if !METADATA.contains(&chunk.kind) {
             parts.extend([chunk.kind.as_slice(), chunk.length, chunk.data]);
         }
@@ -103,6 +108,9 @@ pub(super) fn scan(png: &[u8]) -> Result<Scan, DataFault> {
         return Err(DataFault::Oversized {
             expected: end as u64,
         });
+    }
+    if !has_data {
+        return Err(DataFault::BadHeader("no chunk `IDAT`".into()));
     }
     scan.content_hash = sha256(parts);
     Ok(scan)
@@ -132,7 +140,7 @@ impl Chunk<'_> {
         let rest = self.data.strip_prefix(keyword.as_bytes())?;
         let rest = rest.strip_prefix(&[0])?;
         match self.kind {
-            b"tEXt" => Some(Ok(latin(rest))),
+            b"tEXt" => Some(short(rest).map(latin)),
             b"zTXt" => Some(match rest {
                 [0, packed @ ..] => unpack(packed).map(|text| latin(&text)),
                 _ => Err("unknown method of compression".into()),
@@ -140,6 +148,14 @@ impl Chunk<'_> {
             b"iTXt" => Some(international(rest)),
             _ => None,
         }
+    }
+}
+
+/// Bytes that are not too many for a text.
+fn short(bytes: &[u8]) -> Result<&[u8], String> {
+    match bytes.len() {
+        0..=MAX_TEXT => Ok(bytes),
+        length => Err(format!("it has {length} bytes, more than {MAX_TEXT}")),
     }
 }
 
@@ -158,7 +174,7 @@ fn international(data: &[u8]) -> Result<String, String> {
         return Err("no text".into());
     };
     let text = match is_packed {
-        0 => text.to_vec(),
+        0 => short(text)?.to_vec(),
         _ => unpack(text)?,
     };
     String::from_utf8(text).map_err(|_| "not UTF-8".into())

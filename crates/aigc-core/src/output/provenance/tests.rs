@@ -5,6 +5,8 @@ use crate::rng::Rng;
 use flate2::{Compression, Crc, write::ZlibEncoder};
 use std::io::Write;
 
+mod formats;
+
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = Crc::new();
     crc.update(kind);
@@ -329,10 +331,6 @@ fn other_formats_are_errors() {
     }
     assert!(png::insert_texts(&mut png(), &[("k", "\0")]).is_err());
     assert!(png::insert_texts(&mut vec![1, 2], &[("k", "")]).is_err());
-    // A sound without data.
-    let empty = b"RIFF\x04\0\0\0WAVE";
-    let found = verify(empty).unwrap().to_string();
-    assert!(found.contains("no chunk `fmt `"), "{found}");
 }
 
 #[test]

@@ -222,14 +222,20 @@ pub fn save_png(
 /// Reads the settings of a PNG file, those of the web interface too.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Data`] if it is no PNG file, is truncated, or
-/// has no settings.
+/// [`Error::Io`] if the file cannot be read; [`Error::Data`] if it is no PNG file, is truncated,
+/// larger than 1 GiB, or has no settings.
 pub fn read_png_settings(path: impl AsRef<Path>) -> Result<ImageSettings> {
     let path = path.as_ref();
     let mut bytes = vec![];
     std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
         .map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let fault = DataFault::Oversized {
+            expected: MAX_BYTES,
+        };
+        return Err(Error::data(path, fault));
+    }
     decode_png_settings(&bytes).map_err(|fault| Error::data(path, fault))
 }
 

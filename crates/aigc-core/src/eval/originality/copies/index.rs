@@ -7,14 +7,15 @@ use super::{
 use crate::{
     Error, Result,
     data::{ImageBatch, ImageShape},
+    eval::features::pairwise::squared_distance,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Training images per matrix of averages.
 const BLOCK: usize = 8192;
 
-/// Samples that are searched for at once.
-const QUERIES: usize = 16;
+/// Windows that are searched for at once: those of at least one sample.
+const WINDOWS: usize = 1024;
 
 /// Training images: centers to compare with, and averages to find candidates by.
 #[derive(Clone, Debug)]
@@ -139,7 +140,8 @@ impl ImageIndex {
         let values = self.values(name, images)?;
         let numel = self.windows.shape.numel();
         let mut found = Vec::with_capacity(values.len() / numel);
-        for images in values.chunks(QUERIES * numel) {
+        let queries = (WINDOWS / self.windows.alignments.len()).clamp(1, 16);
+        for images in values.chunks(queries * numel) {
             let (mut windows, mut cells) = (Vec::new(), Vec::new());
             for image in images.chunks_exact(numel) {
                 for alignment in &self.windows.alignments {
@@ -218,7 +220,7 @@ impl ImageIndex {
             .map(|((row, center), index)| {
                 let best = first_of_largest(row);
                 let window = &windows[best * numel..][..numel];
-                (distance(window, center), *index, best)
+                (squared_distance(window, center).sqrt(), *index, best)
             })
             .collect();
         near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -255,12 +257,6 @@ fn first_of_largest(row: &[f32]) -> usize {
     row.iter()
         .position(|value| *value >= largest - 1e-6)
         .unwrap_or(0)
-}
-
-/// Distance from the differences: from products, that of an exact copy would not be 0.
-fn distance(x: &[f32], y: &[f32]) -> f64 {
-    let squares = x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2));
-    squares.sum::<f64>().sqrt()
 }
 
 fn to_host<const D: usize>(x: Tensor<D>) -> Vec<f32> {

@@ -1,9 +1,13 @@
-//! Settings of an index, and the memory that it needs.
+//! Settings of an index, and the sizes that it can have.
 
 use super::{normalize::Normalization, suffixes::Suffixes};
 use crate::{Error, Result};
 
 /// How a [`TextIndex`](super::TextIndex) compares texts, and how much memory it may use.
+///
+/// Texts are compared code point by code point: `é` as one code point and as `e` with a combining
+/// accent are different. Where sources differ in that, bring all texts into one of Unicode's normal
+/// forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextIndexConfig {
     /// Whether each run of whitespace counts as one space, so that another line break does not hide
@@ -27,6 +31,21 @@ impl Default for TextIndexConfig {
     }
 }
 
+/// Texts are shorter than this, in bytes: offsets have 32 bits, also where lower cases are longer.
+const MAX_BYTES: u64 = 1 << 31;
+
+/// Checks the size of a text that is searched.
+pub(super) fn check_searched(name: &str, text: &str) -> Result<()> {
+    if text.len() as u64 >= MAX_BYTES {
+        return Err(Error::argument(
+            name,
+            format!("a text of {} bytes", text.len()),
+            format!("less than {MAX_BYTES} bytes; split it into several texts"),
+        ));
+    }
+    Ok(())
+}
+
 impl TextIndexConfig {
     pub(super) fn normalization(&self) -> Normalization {
         Normalization {
@@ -41,13 +60,13 @@ impl TextIndexConfig {
         // A separator and at most two spaces for each.
         let indexed = bytes + 3 * documents as u64;
         let needed = Suffixes::memory(indexed) + 16 * documents as u64 + more;
-        if indexed >= 1 << 31 {
+        if indexed >= MAX_BYTES {
             return Err(Error::argument(
                 "texts",
                 format!("{bytes} bytes"),
                 format!(
-                    "less than {} bytes in all, for 32-bit offsets; split it into several indices",
-                    1u64 << 31
+                    "less than {MAX_BYTES} bytes in all, for 32-bit offsets; split it into several \
+                     indices"
                 ),
             ));
         }
@@ -55,7 +74,7 @@ impl TextIndexConfig {
             return Err(Error::argument(
                 "max_memory_bytes",
                 self.max_memory_bytes,
-                format!("at least {needed} for {bytes} bytes of text"),
+                format!("at least {needed} for {bytes} bytes of text, or less text"),
             ));
         }
         Ok(())

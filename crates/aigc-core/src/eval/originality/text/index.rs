@@ -1,7 +1,7 @@
 //! An index of a training text.
 
 use super::{
-    config::TextIndexConfig,
+    config::{TextIndexConfig, check_searched},
     hash::{Hashed, PrefixHashes},
     normalize::OffsetMap,
     spans::{Query, Span, is_start, maximal_spans, trim},
@@ -112,8 +112,10 @@ impl TextIndex {
     /// of training text, and time to hash the rest of `text`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there is no character at `position`.
+    /// [`Error::InvalidArgument`] if there is no character at `position`, or if `text` has 2³¹
+    /// bytes or more.
     pub fn longest_match(&self, text: &str, position: usize) -> Result<Option<Match>> {
+        check_searched("text", text)?;
         if position >= text.len() || !text.is_char_boundary(position) {
             return Err(Error::argument(
                 "position",
@@ -155,21 +157,25 @@ impl TextIndex {
     /// prefixes are compared by hashes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `min_characters` is 0.
+    /// [`Error::InvalidArgument`] if `min_characters` is 0, or `text` has 2³¹ bytes or more.
     pub fn spans(&self, text: &str, min_characters: usize) -> Result<Vec<CopiedSpan>> {
         if min_characters == 0 {
             return Err(Error::argument("min_characters", 0, "at least 1"));
         }
-        let query = self.query(text);
+        let query = self.query("text", text)?;
         let mut spans = self.trimmed(&query, &self.maximal(&query));
         spans.retain(|span| span.characters() >= min_characters);
         spans.sort_by_key(|span| (std::cmp::Reverse(span.characters()), span.start));
         let copied = spans.iter().map(|span| self.copied(&query, span));
-        Ok(copied.collect())
+        // A part of the lower case of one character is no passage.
+        Ok(copied.filter(|span| !span.range.is_empty()).collect())
     }
 
-    pub(super) fn query(&self, text: &str) -> Query {
-        Query::new(text, self.config.normalization())
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names `name` if the text is too large.
+    pub(super) fn query(&self, name: &str, text: &str) -> Result<Query> {
+        check_searched(name, text)?;
+        Ok(Query::new(text, self.config.normalization()))
     }
 
     pub(super) fn maximal(&self, query: &Query) -> Vec<Span> {
@@ -231,6 +237,7 @@ impl Builder {
             ));
         }
         self.text.shrink_to_fit();
+        self.map.shrink_to_fit();
         // Some lower cases are longer, and the offsets take memory where whitespace is irregular.
         self.config
             .check_size(self.text.len() as u64, self.starts.len(), self.map.memory())?;
@@ -304,6 +311,10 @@ mod tests {
         let found = index.longest_match(text, 8).unwrap().unwrap();
         assert_eq!(&text[8..8 + found.len], "İce\tCat  ");
         assert_eq!(found.offset, 11);
+        // The lower case of `İ` is `i` and a dot; `i` alone is no part of this text.
+        let index = TextIndex::from_texts(&["i"], &config).unwrap();
+        assert_eq!(index.spans("İ", 1).unwrap(), []);
+        assert_eq!(index.longest_match("İ", 0).unwrap(), None);
     }
 
     #[test]

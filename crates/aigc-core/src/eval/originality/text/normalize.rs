@@ -76,6 +76,10 @@ impl OffsetMap {
         original as usize + (normalized - start as usize)
     }
 
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     /// Bytes of heap memory.
     pub(super) fn memory(&self) -> u64 {
         (self.0.capacity() * size_of::<(u32, u32)>()) as u64

@@ -46,8 +46,8 @@ impl TextIndex {
     /// text is searched once for all lengths.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if a length is 0, or for [words](TextUnit::Words) if the index
-    /// does not normalise whitespace.
+    /// [`Error::InvalidArgument`] if a length is 0, `text` has 2³¹ bytes or more, or for
+    /// [words](TextUnit::Words) if the index does not normalise whitespace.
     pub fn ngram_overlap(
         &self,
         text: &str,
@@ -55,7 +55,7 @@ impl TextIndex {
         unit: TextUnit,
     ) -> Result<Vec<NgramOverlap>> {
         self.check_ngrams(n, unit)?;
-        let query = self.query(text);
+        let query = self.query("text", text)?;
         let spans = self.maximal(&query);
         Ok(n.iter()
             .map(|n| overlap(&query, &spans, *n, unit))

@@ -81,8 +81,9 @@ impl TextIndex {
     /// What of `texts` occurs in the training text.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no texts, a length of n-grams or spans is 0, or for
-    /// [words](TextUnit::Words) if the index does not normalise whitespace.
+    /// [`Error::InvalidArgument`] if there are no texts, a text has 2³¹ bytes or more, a length of
+    /// n-grams or spans is 0, or for [words](TextUnit::Words) if the index does not normalise
+    /// whitespace.
     pub fn originality<S: AsRef<str>>(
         &self,
         texts: &[S],
@@ -131,7 +132,7 @@ impl TextIndex {
         };
         for (number, text) in texts.iter().enumerate() {
             let text = text.as_ref();
-            let query = self.query(text);
+            let query = self.query(name, text)?;
             let maximal = self.maximal(&query);
             result.characters += query.inner.len();
             for (n, sum) in &mut result.ngrams {
@@ -150,6 +151,8 @@ impl TextIndex {
                     span,
                 }
             });
+            // A part of the lower case of one character is no passage.
+            let listed = listed.filter(|entry| !entry.passage.is_empty());
             result.longest.extend(listed);
             // A stable sort: of equal lengths the earlier text comes first.
             result

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn spans_agree_with_exhaustive_search() {
         let mut rng = Rng::new(1);
-        for alphabet in ["ab", "abcd", "猫犬狗a", "ab é"] {
+        for alphabet in ["ab", "abcd", "猫犬狗a", "ab é", "a\0", "👍🏽e\u{301}שa"] {
             let letters: Vec<char> = alphabet.chars().collect();
             for _ in 0..30 {
                 let mut draw = |n: usize| -> String {

@@ -99,8 +99,9 @@ impl Suffixes {
             if length == wanted.len() {
                 break;
             }
-            // The text ends with a byte that no query has: a suffix differs before its end.
-            match self.text[place + length].cmp(&wanted[length]) {
+            // The text ends with a byte that no query has: a suffix differs before its end. If
+            // equal hashes of different ranges hide that, the suffix counts as the smaller one.
+            match self.text.get(place + length).cmp(&wanted.get(length)) {
                 Ordering::Less => (low, left) = (middle + 1, length),
                 _ => (high, right) = (middle, length),
             }

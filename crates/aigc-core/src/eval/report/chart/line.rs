@@ -29,7 +29,7 @@ pub struct Series {
 
 impl Series {
     /// A curve through points in the order of x. Values that are not finite interrupt it. More
-    /// than 2,000 points are thinned; peaks stay.
+    /// than 2,000 points are thinned; peaks, the first and the last point stay.
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
         Self {
             name: name.into(),
@@ -187,12 +187,13 @@ impl LineChart {
     }
 }
 
-/// The lowest and the highest of each of [`MAX_POINTS`]` / 2` parts, in their order.
+/// The first and the last point, and the lowest and the highest of even parts, in their order: at
+/// most [`MAX_POINTS`].
 fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     if points.len() <= MAX_POINTS {
         return points;
     }
-    let per = points.len().div_ceil(MAX_POINTS / 2);
+    let per = points.len().div_ceil(MAX_POINTS / 2 - 1);
     let extremes = |part: &[(f64, f64)]| {
         let order = |i: &usize, j: &usize| part[*i].1.total_cmp(&part[*j].1);
         let low = (0..part.len()).min_by(order).unwrap_or(0);
@@ -203,7 +204,15 @@ fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
         }
         kept
     };
-    points.chunks(per).flat_map(extremes).collect()
+    let mut kept: Vec<(f64, f64)> = points.chunks(per).flat_map(extremes).collect();
+    let (first, last) = (points[0], points[points.len() - 1]);
+    if kept[0] != first {
+        kept.insert(0, first);
+    }
+    if kept[kept.len() - 1] != last {
+        kept.push(last);
+    }
+    kept
 }
 
 #[cfg(test)]
@@ -215,12 +224,16 @@ mod tests {
         let mut points: Vec<_> = (0..50_000).map(|i| (f64::from(i), 1.0)).collect();
         points[31_111].1 = 9.0;
         points[7].1 = -9.0;
+        (points[49_990].1, points[49_991].1) = (3.0, -3.0);
         let series = Series::new("loss", points);
         assert!(series.points.len() <= MAX_POINTS);
         assert_eq!(series.count, 50_000);
         for peak in [(31_111.0, 9.0), (7.0, -9.0)] {
             assert!(series.points.contains(&peak));
         }
+        // The legend names the last value.
+        assert_eq!(series.points.first(), Some(&(0.0, 1.0)));
+        assert_eq!(series.points.last(), Some(&(49_999.0, 1.0)));
     }
 
     #[test]

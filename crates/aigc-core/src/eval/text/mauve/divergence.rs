@@ -1,8 +1,7 @@
 //! Divergence curves of two histograms.
 
-/// The points `(exp(−c·KL(q‖r)), exp(−c·KL(p‖r)))` for mixtures `r = w·p + (1 − w)·q`, by
-/// increasing
-/// `w`, with the ends `(1, 0)` and `(0, 1)` (Pillutla et al. 2021, equation 2).
+/// The points `(exp(−c·KL(q‖r)), exp(−c·KL(p‖r)))` for mixtures `r = w·p + (1 − w)·q` in the order
+/// of `w`, with the ends `(1, 0)` and `(0, 1)` (Pillutla et al. 2021, equation 2).
 pub(super) fn divergence_curve(p: &[f64], q: &[f64], points: usize, scaling: f64) -> Vec<[f64; 2]> {
     const MARGIN: f64 = 1e-6;
     let step = (1.0 - 2.0 * MARGIN) / (points - 1) as f64;

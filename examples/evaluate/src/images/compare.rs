@@ -1,0 +1,281 @@
+//! Quality and diversity: the features of samples against those of real images.
+
+use aigc_core::{
+    Result,
+    eval::{
+        FeatureStatistics, Features, MmdEstimator, MmdKernel, Prdc, PrdcConfig, frechet_distance,
+        frechet_interval, inception_score, maximum_mean_discrepancy, mean_pairwise_distance,
+        mmd_interval,
+        report::{Aspect, Better, Measure},
+        sampled_pairwise_distance, vendi_score,
+    },
+    rng::Rng,
+};
+
+/// Confidence of all intervals.
+const CONFIDENCE: f64 = 0.95;
+/// Real images of measures whose cost grows with the square of the number of images.
+const MAX_REAL: usize = 10_000;
+/// Samples of which all pairs are compared.
+const MAX_ALL_PAIRS: usize = 2000;
+
+/// Features of samples and of real images.
+pub(crate) struct Compared<'a> {
+    pub(crate) samples: &'a Features,
+    pub(crate) train: &'a Features,
+    /// Held-out images in the place of the samples: what real data reaches.
+    pub(crate) held_out: Option<&'a Features>,
+    /// The features, such as `pixels`.
+    pub(crate) label: &'a str,
+    /// Name of the training images.
+    pub(crate) reference: &'a str,
+    pub(crate) seed: u64,
+}
+
+impl Compared<'_> {
+    /// A measure of the samples with the value of held-out images.
+    fn measure(&self, aspect: Aspect, name: &str, of: [Option<f64>; 2], better: Better) -> Measure {
+        let [value, floor] = of;
+        let value = value.unwrap_or(f64::NAN);
+        let n = self.samples.len();
+        let measure = Measure::new(aspect, name, value, better, n);
+        match (floor, self.held_out) {
+            (Some(floor), Some(held_out)) => {
+                let measure = measure.with_floor(floor);
+                let m = held_out.len();
+                if m == n {
+                    measure.with_note(format!("Real data: {m} held-out images."))
+                } else {
+                    measure.with_note(format!(
+                        "Real data: {m} held-out images. Another number than that of the samples \
+                         ({n}) shifts this measure a little."
+                    ))
+                }
+            }
+            _ => measure,
+        }
+    }
+
+    /// A measure against the training images.
+    fn against(&self, measure: Measure) -> Measure {
+        measure.with_reference(self.reference, self.train.len())
+    }
+
+    /// A value of the samples, and the same of the held-out images.
+    fn both(&self, value: impl Fn(&Features) -> Result<f64>) -> Result<[Option<f64>; 2]> {
+        let floor = self.held_out.map(&value).transpose()?;
+        Ok([Some(value(self.samples)?), floor])
+    }
+
+    fn rng(&self, purpose: &str) -> Rng {
+        Rng::stream(self.seed, purpose, 0)
+    }
+
+    /// At most [`MAX_REAL`] training images, drawn at random.
+    fn some_real(&self) -> Features {
+        if self.train.len() <= MAX_REAL {
+            return self.train.clone();
+        }
+        let mut rows = self.rng("real images").permutation(self.train.len());
+        rows.truncate(MAX_REAL);
+        self.train.select(&rows)
+    }
+
+    /// The Fréchet distance; with too few samples for the features, also that of shrunk
+    /// covariances.
+    pub(crate) fn frechet(&self) -> Result<Vec<Measure>> {
+        let train = statistics(self.train)?;
+        let of = self.both(|x| frechet_distance(&train, &statistics(x)?))?;
+        let width = self.samples.width();
+        let rounds = match width {
+            0..=128 => 100,
+            129..=1024 => 40,
+            _ => 20,
+        };
+        let moments = train.moments()?;
+        let mut rng = self.rng("Fréchet interval");
+        let (low, high) = frechet_interval(&moments, self.samples, rounds, CONFIDENCE, &mut rng)?;
+        let name = match self.label {
+            "InceptionV3" => "FID".to_string(),
+            label => format!("Fréchet distance ({label})"),
+        };
+        let mut measure = self
+            .against(self.measure(Aspect::Quality, &name, of, Better::Lower))
+            .with_interval(low, high)
+            .with_explanation(
+                "How far means and covariances of the features are from those of real data.",
+            )
+            .with_command("eval::frechet_distance, eval::frechet_interval")
+            .with_note(format!("Bootstrap of the samples with {rounds} rounds."));
+        let samples = statistics(self.samples)?;
+        let few = samples.warning().or(train.warning());
+        let Some(few) = few else {
+            return Ok(vec![measure]);
+        };
+        measure = measure.with_warning(format!("{name}: {few}"));
+        let shrunk = |statistics: &FeatureStatistics| {
+            let moments = statistics.moments()?;
+            moments.with_shrinkage(moments.oas_shrinkage()?)
+        };
+        let train = shrunk(&train)?;
+        let of = self.both(|x| train.frechet_distance(&shrunk(&statistics(x)?)?))?;
+        let name = format!("{name}, shrunk covariances");
+        let shrunk = self
+            .against(self.measure(Aspect::Quality, &name, of, Better::Lower))
+            .with_explanation(
+                "The same with covariances of full rank (oracle approximating shrinkage); \
+                 comparable only with itself.",
+            )
+            .with_command("eval::GaussianMoments::with_shrinkage");
+        Ok(vec![measure, shrunk])
+    }
+
+    /// The kernel distance of all samples.
+    pub(crate) fn kernel_distance(&self) -> Result<Vec<Measure>> {
+        let real = self.some_real();
+        let of = self
+            .both(|x| maximum_mean_discrepancy(&real, x, MmdKernel::KID, MmdEstimator::Unbiased))?;
+        let name = match self.label {
+            "InceptionV3" => "KID".to_string(),
+            label => format!("Kernel distance ({label})"),
+        };
+        let measure = self
+            .measure(Aspect::Quality, &name, of, Better::Lower)
+            .with_reference(self.reference, real.len())
+            .with_explanation(
+                "The squared discrepancy of a cubic kernel; unbiased, so near or below 0 for equal \
+                 distributions.",
+            )
+            .with_command("eval::maximum_mean_discrepancy, eval::mmd_interval")
+            .with_note("Of all samples; published KID is a mean over subsets of 1,000.");
+        // The interval needs a kernel of all pairs in each round.
+        const MOST: usize = 2000;
+        if self.samples.len() < 20 || real.len() < 20 {
+            return Ok(vec![measure.with_warning(format!(
+                "{name}: fewer than 20 samples; no interval was computed."
+            ))]);
+        }
+        let mut rng = self.rng("kernel interval");
+        let mut some = |x: &Features| {
+            let mut rows = rng.permutation(x.len());
+            rows.truncate(MOST);
+            x.select(&rows)
+        };
+        let (real, samples) = (some(&real), some(self.samples));
+        let (low, high) = mmd_interval(&real, &samples, MmdKernel::KID, 200, CONFIDENCE, &mut rng)?;
+        Ok(vec![measure.with_interval(low, high)])
+    }
+
+    /// Precision, density, recall and coverage.
+    pub(crate) fn neighbourhoods(&self) -> Result<Vec<Measure>> {
+        let real = self.some_real();
+        let config = PrdcConfig::default();
+        let found = config.compute(&real, self.samples)?;
+        let floor = self
+            .held_out
+            .map(|x| config.compute(&real, x))
+            .transpose()?;
+        let measure = |aspect, name: &str, of: fn(&Prdc) -> f64, text: &str| {
+            let name = format!("{name} ({})", self.label);
+            let of = [Some(of(&found)), floor.as_ref().map(of)];
+            self.measure(aspect, &name, of, Better::Higher)
+                .with_reference(self.reference, real.len())
+                .with_explanation(text)
+                .with_command("eval::PrdcConfig::compute")
+                .with_note(format!("Balls reach to neighbour {}.", config.nearest_k))
+        };
+        Ok(vec![
+            measure(
+                Aspect::Quality,
+                "Precision",
+                |prdc| prdc.precision,
+                "The share of samples near real images.",
+            ),
+            measure(
+                Aspect::Quality,
+                "Density",
+                |prdc| prdc.density,
+                "How many real images each sample is near, relative to what is usual.",
+            ),
+            measure(
+                Aspect::Diversity,
+                "Recall",
+                |prdc| prdc.recall,
+                "The share of real images near a sample.",
+            ),
+            measure(
+                Aspect::Diversity,
+                "Coverage",
+                |prdc| prdc.coverage,
+                "The share of real images whose neighbourhood has a sample.",
+            ),
+        ])
+    }
+
+    /// The effective number of samples, and their mean distance.
+    pub(crate) fn diversity(&self) -> Result<Vec<Measure>> {
+        let distance = |x: &Features| match x.len() {
+            0..=MAX_ALL_PAIRS => mean_pairwise_distance(x),
+            _ => Ok(sampled_pairwise_distance(x, 200_000, self.seed)?.mean),
+        };
+        let of = self.both(distance)?;
+        let better = of[1].map_or(Better::Higher, Better::Target);
+        let name = format!("Mean pairwise distance ({})", self.label);
+        let distance = self
+            .measure(Aspect::Diversity, &name, of, better)
+            .with_explanation("The mean distance of two samples; real data is the ideal.")
+            .with_command("eval::mean_pairwise_distance");
+        Ok(vec![distance])
+    }
+
+    /// The effective number of samples.
+    pub(crate) fn vendi(&self) -> Result<Vec<Measure>> {
+        let of = self.both(vendi_score)?;
+        let name = format!("Vendi score ({})", self.label);
+        let measure = self
+            .measure(Aspect::Diversity, &name, of, Better::Higher)
+            .with_explanation("The effective number of different samples.")
+            .with_command("eval::vendi_score");
+        Ok(vec![measure])
+    }
+}
+
+/// The Inception Score of logits of samples and of held-out images.
+pub(crate) fn score(
+    logits: &Features,
+    held_out: Option<&Features>,
+    label: &str,
+    seed: u64,
+) -> Result<Vec<Measure>> {
+    let splits = |x: &Features| (x.len() / 100).clamp(1, 10);
+    let found = inception_score(logits, splits(logits), Some(seed))?;
+    let floor = held_out.map(|x| inception_score(x, splits(x), Some(seed)));
+    let floor = floor.transpose()?;
+    let name = match label {
+        "InceptionV3" => "Inception Score".to_string(),
+        _ => format!("Inception Score ({label})"),
+    };
+    let measure = Measure::new(
+        Aspect::Quality,
+        name,
+        found.mean,
+        Better::Higher,
+        logits.len(),
+    )
+    .with_explanation("How certain the class of each sample is, and how varied all classes are.")
+    .with_command("eval::inception_score")
+    .with_note(format!(
+        "Over {} parts, deviation {:.3}.",
+        found.count, found.std
+    ));
+    Ok(vec![match floor {
+        Some(floor) => measure.with_floor(floor.mean),
+        None => measure,
+    }])
+}
+
+pub(crate) fn statistics(features: &Features) -> Result<FeatureStatistics> {
+    let mut statistics = FeatureStatistics::new(features.width())?;
+    statistics.add_features(features)?;
+    Ok(statistics)
+}

@@ -1,0 +1,288 @@
+//! Originality of images: copies, closest records, and the training images beside the samples.
+
+use super::{compare::Compared, run::ImageModel, set::ImageSet};
+use crate::{Part, book::Book};
+use aigc_core::{
+    CancelToken, Error, Result,
+    burn::tensor::Device,
+    data::ImageShape,
+    eval::{
+        CopyDetector, CopyDetectorConfig, CopyMatch, NearestNeighbors, authenticity,
+        closest_records, memorization,
+        report::{Aspect, Better, Gallery, Measure, Picture, Sample},
+    },
+    rng::Rng,
+};
+use aigc_examples::Progress;
+
+/// Sides of images that copies are searched in.
+const SIDE: usize = 64;
+/// Held-out images that calibrate the detector.
+const CALIBRATION: usize = 2000;
+/// Samples that are shown.
+const SHOWN: usize = 24;
+/// Training images beneath each.
+const NEIGHBOURS: usize = 3;
+
+/// The images that are compared.
+pub(crate) struct Images<'a> {
+    pub(crate) samples: &'a ImageSet,
+    pub(crate) train: &'a ImageSet,
+    pub(crate) held_out: Option<&'a ImageSet>,
+    pub(crate) device: &'a Device,
+}
+
+impl Images<'_> {
+    /// The training image that each sample is nearest to, and whether it is a copy.
+    pub(crate) fn copies(&self, book: &mut Book) -> Option<Vec<CopyMatch>> {
+        let stop = book.stop().clone();
+        let found = book.attempt("copies of training images", || self.detect(&stop))?;
+        let (matches, rate) = found;
+        let copies = matches.iter().filter(|found| found.is_copy).count();
+        let measure = Measure::copies(copies, matches.len(), Some(rate));
+        book.measures("copies of training images", || {
+            let measure = measure?
+                .with_reference(self.train.name.as_str(), self.train.len())
+                .with_command("eval::CopyDetector")
+                .with_note(format!(
+                    "Real data: the false alarms that the threshold allows; it was set on {} \
+                     held-out images.",
+                    self.held_out.map_or(0, |set| set.len().min(CALIBRATION))
+                ));
+            Ok(vec![measure])
+        });
+        Some(matches)
+    }
+
+    fn detect(&self, stop: &CancelToken) -> Result<(Vec<CopyMatch>, f64)> {
+        let held_out = self.held_out.ok_or_else(|| {
+            Error::argument("--held-out", "missing", "images that set the threshold")
+        })?;
+        let rows: Vec<usize> = (0..held_out.len().min(CALIBRATION)).collect();
+        let held_out = held_out.select(&rows).reduced(SIDE)?;
+        let (train, samples) = (self.train.reduced(SIDE)?, self.samples.reduced(SIDE)?);
+        let ImageShape { height, width, .. } = train.shape();
+        let config = CopyDetectorConfig {
+            // A shift of two pixels is a quarter of the smallest images.
+            max_shift: if height.min(width) < 16 { 1 } else { 2 },
+            ..CopyDetectorConfig::default()
+        };
+        let progress = Progress::new("copies", train.len() + samples.len(), stop);
+        let read = train.batches().map(|batch| {
+            let batch = batch?;
+            progress.add(batch.len())?;
+            Ok(batch)
+        });
+        let detector = CopyDetector::fit(read, held_out.batches(), config, self.device)?;
+        let mut matches = Vec::with_capacity(samples.len());
+        for batch in samples.batches() {
+            let batch = batch?;
+            matches.extend(detector.detect(&batch.to_tensor(self.device))?);
+            progress.add(batch.len())?;
+        }
+        Ok((matches, config.calibration.false_alarm_rate))
+    }
+
+    /// Adds samples with the training images nearest to them; copies come first.
+    pub(crate) fn gallery(
+        &self,
+        book: &mut Book,
+        known: Option<&NearestNeighbors>,
+        copies: Option<&[CopyMatch]>,
+    ) {
+        let order = order(self.samples.len(), copies);
+        let shown = book.attempt("samples with their nearest training images", || {
+            let mut shown = Vec::with_capacity(order.len());
+            for row in &order {
+                shown.push(self.sample(*row, known, copies)?);
+            }
+            Ok(shown)
+        });
+        let Some(shown) = shown else { return };
+        let mut caption =
+            "Samples, and beneath each the training images that are nearest to it in \
+                           pixels, with their distances."
+                .to_string();
+        if copies.is_some() {
+            caption.push_str(" Samples that are flagged as copies come first.");
+        }
+        book.section("Samples and training images")
+            .add(Gallery::new(caption, shown));
+    }
+
+    fn sample(
+        &self,
+        row: usize,
+        known: Option<&NearestNeighbors>,
+        copies: Option<&[CopyMatch]>,
+    ) -> Result<Sample> {
+        let class = |set: &ImageSet, row: usize| match set.images[row].label {
+            Some(label) => match set.classes.get(label as usize) {
+                Some(name) => format!("{} · {name}", set.names[row]),
+                None => set.names[row].clone(),
+            },
+            None => set.names[row].clone(),
+        };
+        let mut sample = Sample::new(
+            picture(self.samples, row, self.device)?,
+            class(self.samples, row),
+        );
+        let copy = copies
+            .map(|copies| copies[row])
+            .filter(|found| found.is_copy);
+        let mut near = Vec::new();
+        if let Some(copy) = copy {
+            near.push((copy.index, copy.distance, true));
+        }
+        if let Some(known) = known {
+            let images = self.samples.tensor(&[row], self.device);
+            let k = NEIGHBOURS.min(self.train.len());
+            for (index, distance) in known.kneighbors(&images, k)?.into_iter().flatten() {
+                if near.len() < NEIGHBOURS && near.iter().all(|(other, ..)| *other != index) {
+                    near.push((index, distance, false));
+                }
+            }
+        }
+        for (index, distance, is_copy) in near {
+            let picture = picture(self.train, index, self.device)?;
+            sample = sample.with_neighbor(picture, class(self.train, index), distance, is_copy)?;
+        }
+        Ok(sample)
+    }
+
+    /// How far the losses of training images lie below those of held-out ones.
+    pub(crate) fn memorization(&self, model: &ImageModel) -> Result<Vec<Measure>> {
+        let held_out = self.held_out.ok_or_else(|| {
+            Error::argument("--held-out", "missing", "images to compare the losses with")
+        })?;
+        let n = held_out.len().min(self.train.len()).min(CALIBRATION);
+        let rows: Vec<usize> = (0..n).collect();
+        let losses = |set: &ImageSet| {
+            let losses = model.losses(&set.select(&rows), self.device);
+            losses.unwrap_or_else(|| {
+                Err(Error::unsupported(
+                    "a loss for each image",
+                    model.family(),
+                    "it is computed for autoencoders without conditions only",
+                ))
+            })
+        };
+        let found = memorization(&losses(self.train)?, &losses(held_out)?)?;
+        let measure = Measure::new(
+            Aspect::Originality,
+            "Memorisation (AUC)",
+            found.auc,
+            Better::Target(0.5),
+            n,
+        )
+        .with_reference(held_out.name.as_str(), n)
+        .with_explanation("How often a training image has a smaller loss than a held-out one.")
+        .with_command("eval::memorization")
+        .with_note(format!(
+            "Loss: the negative ELBO at the posterior's mean. Training {:.3}, held out {:.3} nats; \
+             gap {:.3} ({:.3} to {:.3}).",
+            found.train.mean,
+            found.held_out.mean,
+            found.gap,
+            found.gap_interval.0,
+            found.gap_interval.1
+        ));
+        Ok(vec![measure])
+    }
+}
+
+/// Adds the measures of originality in features.
+pub(crate) fn in_features(book: &mut Book, compared: &Compared<'_>, held_out_name: &str) {
+    if !book.wants(Part::Originality) {
+        return;
+    }
+    let label = compared.label;
+    let n = compared.samples.len();
+    if let Some(held_out) = compared.held_out {
+        book.measures("closest records", || {
+            let mut rng = Rng::stream(compared.seed, "closest records", 0);
+            let found = closest_records(compared.samples, compared.train, held_out, &mut rng)?;
+            let measure = Measure::new(
+                Aspect::Originality,
+                format!("Nearer to training data ({label})"),
+                found.share(),
+                Better::Target(0.5),
+                n,
+            )
+            .with_reference(held_out_name, found.records)
+            .with_explanation(
+                "The share of samples nearer to training than to held-out data; half is chance.",
+            )
+            .with_command("eval::closest_records")
+            .with_note(format!(
+                "Mean distance to training data over that to held-out data: {:.3}.",
+                found.ratio()
+            ));
+            let (low, high) = found.nearer_train.interval();
+            let tied = 0.5 * found.equal as f64 / n as f64;
+            Ok(vec![measure.with_interval(
+                (low + tied).min(1.0),
+                (high + tied).min(1.0),
+            )])
+        });
+    }
+    book.measures("authenticity", || {
+        let found = authenticity(compared.samples, compared.train)?;
+        let (low, high) = found.interval();
+        let measure = Measure::new(
+            Aspect::Originality,
+            format!("Authenticity ({label})"),
+            found.value(),
+            Better::Higher,
+            n,
+        )
+        .with_interval(low, high)
+        .with_reference(compared.reference, compared.train.len())
+        .with_explanation("The share of samples that are no noisy copies of training data.")
+        .with_command("eval::authenticity");
+        let floor = compared.held_out.map(|x| authenticity(x, compared.train));
+        Ok(vec![match floor.transpose()? {
+            Some(floor) => measure.with_floor(floor.value()),
+            None => measure,
+        }])
+    });
+}
+
+/// The samples to show: copies first, then the others in order.
+fn order(samples: usize, copies: Option<&[CopyMatch]>) -> Vec<usize> {
+    let is_copy = |row: &usize| copies.is_some_and(|copies| copies[*row].is_copy);
+    let (first, others): (Vec<usize>, Vec<usize>) = (0..samples).partition(is_copy);
+    // So that many copies do not hide what else there is.
+    let most = SHOWN - others.len().min(SHOWN / 2);
+    let first = first.into_iter().take(most);
+    first.chain(others).take(SHOWN).collect()
+}
+
+fn picture(set: &ImageSet, row: usize, device: &Device) -> Result<Picture> {
+    let mut pictures = Picture::from_tensor(&set.tensor(&[row], device))?;
+    pictures
+        .pop()
+        .ok_or_else(|| Error::argument("images", 0, "at least 1 image"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_shown_first() {
+        let of = |is_copy| CopyMatch {
+            index: 0,
+            distance: 0.0,
+            score: 0.0,
+            is_copy,
+            alignment: aigc_core::eval::Alignment::default(),
+        };
+        let copies: Vec<CopyMatch> = (0..60).map(|i| of(i % 2 == 1)).collect();
+        let shown = order(60, Some(&copies));
+        assert_eq!(shown.len(), SHOWN);
+        assert_eq!(shown[..2], [1, 3]);
+        assert_eq!(shown[SHOWN / 2], 0);
+        assert_eq!(order(3, None), [0, 1, 2]);
+    }
+}

@@ -1,0 +1,228 @@
+//! All measures of a set of sounds.
+
+use super::{Sounds, wav::Clip};
+use crate::{Part, book::Book, provenance};
+use aigc_core::{
+    Error, Result,
+    eval::{
+        CalibrationConfig, FeatureCopyDetector, authenticity, closest_records, frechet_distance,
+        frechet_interval, mean_pairwise_distance,
+        report::{Aspect, Better, Measure, SoundSample, Table},
+    },
+    rng::Rng,
+};
+use std::{cmp::Ordering, path::PathBuf};
+
+/// Sounds that can be played on the page.
+const SHOWN: usize = 8;
+/// Seconds of each.
+const SHOWN_SECONDS: usize = 10;
+/// Seconds of a frame, and the root mean square below which it is silent (−60 dB).
+const FRAME: f64 = 0.02;
+const SILENCE: f64 = 1e-3;
+/// The neighbour that distances to training sounds are relative to.
+const NEIGHBOUR: usize = 10;
+
+/// The share of frames that are silent.
+fn silence(clip: &Clip) -> f64 {
+    let frame = ((FRAME * f64::from(clip.rate)) as usize).max(1);
+    let is_silent = |frame: &[f32]| {
+        let power: f64 = frame.iter().map(|x| f64::from(*x).powi(2)).sum();
+        (power / frame.len() as f64).sqrt() < SILENCE
+    };
+    let silent = clip
+        .samples
+        .chunks(frame)
+        .filter(|frame| is_silent(frame))
+        .count();
+    silent as f64 / clip.samples.chunks(frame).len() as f64
+}
+
+pub(super) struct Judged {
+    pub(super) samples: Sounds,
+    pub(super) train: Sounds,
+    pub(super) held_out: Option<Sounds>,
+    pub(super) seed: u64,
+}
+
+impl Judged {
+    pub(super) fn report(&self, book: &mut Book) -> Result<()> {
+        if book.wants(Part::Quality) {
+            book.measures("Fréchet distance", || self.frechet());
+            book.measures("silence and duration", || Ok(self.plain()));
+        }
+        if book.wants(Part::Diversity) {
+            book.measures("mean pairwise distance", || self.diversity());
+        }
+        if book.wants(Part::Relevance) {
+            book.warn("Relevance was not measured: sounds have no prompts or classes here.");
+        }
+        if book.wants(Part::Originality) {
+            self.originality(book);
+        }
+        self.list(book)?;
+        if book.wants(Part::Provenance) {
+            let names = self.samples.names.iter().cloned();
+            let files: Vec<(String, PathBuf)> =
+                names.zip(self.samples.files.iter().cloned()).collect();
+            provenance::verify(book, &files);
+        }
+        Ok(())
+    }
+
+    fn measure(
+        &self,
+        aspect: Aspect,
+        name: &str,
+        (value, floor): (f64, Option<f64>),
+        better: Better,
+    ) -> Measure {
+        let measure = Measure::new(aspect, name, value, better, self.samples.clips.len())
+            .with_reference(self.train.name.as_str(), self.train.clips.len());
+        match (floor, &self.held_out) {
+            (Some(floor), Some(set)) => measure
+                .with_floor(floor)
+                .with_note(format!("Real data: {} held-out sounds.", set.clips.len())),
+            _ => measure,
+        }
+    }
+
+    /// The Fréchet distance of log-mel spectra.
+    fn frechet(&self) -> Result<Vec<Measure>> {
+        let (train, samples) = (self.train.statistics()?, self.samples.statistics()?);
+        let value = frechet_distance(&train, &samples)?;
+        let floor = self.held_out.as_ref().filter(|set| set.clips.len() > 1);
+        let floor = floor.map(|set| frechet_distance(&train, &set.statistics()?));
+        let mut rng = Rng::stream(self.seed, "Fréchet interval", 0);
+        let features = &self.samples.features;
+        let (low, high) = frechet_interval(&train.moments()?, features, 40, 0.95, &mut rng)?;
+        let name = "Fréchet distance (log-mel)";
+        let measure = self
+            .measure(
+                Aspect::Quality,
+                name,
+                (value, floor.transpose()?),
+                Better::Lower,
+            )
+            .with_interval(low, high)
+            .with_explanation("How far means and deviations of mel spectra are from real sounds.")
+            .with_command("eval::audio::LogMel, eval::frechet_distance")
+            .with_note("No Fréchet audio distance, which is defined on a network's features.");
+        Ok(vec![match samples.warning().or(train.warning()) {
+            Some(few) => measure.with_warning(format!("{name}: {few}")),
+            None => measure,
+        }])
+    }
+
+    /// Silence and duration, which are as in the data at best.
+    fn plain(&self) -> Vec<Measure> {
+        let both = |of: fn(&Clip) -> f64| (self.samples.mean(of), Some(self.train.mean(of)));
+        let (silence, duration) = (both(silence), both(Clip::seconds));
+        let target = |of: (f64, Option<f64>)| Better::Target(of.1.unwrap_or(of.0));
+        vec![
+            self.measure(
+                Aspect::Quality,
+                "Silence",
+                (silence.0, None),
+                target(silence),
+            )
+            .with_explanation("The share of frames below −60 dB; that of the data is ideal."),
+            self.measure(
+                Aspect::Quality,
+                "Mean duration",
+                (duration.0, None),
+                target(duration),
+            )
+            .with_explanation("In seconds; that of the data is ideal."),
+        ]
+    }
+
+    fn diversity(&self) -> Result<Vec<Measure>> {
+        let value = mean_pairwise_distance(&self.samples.features)?;
+        let real = mean_pairwise_distance(&self.train.features)?;
+        let name = "Mean pairwise distance (log-mel)";
+        let measure = self
+            .measure(Aspect::Diversity, name, (value, None), Better::Target(real))
+            .with_explanation("The mean distance of two samples; that of training sounds is ideal.")
+            .with_command("eval::mean_pairwise_distance");
+        Ok(vec![measure])
+    }
+
+    fn originality(&self, book: &mut Book) {
+        let (samples, train) = (&self.samples.features, &self.train.features);
+        let held_out = self.held_out.as_ref().map(|set| &set.features);
+        book.measures("copies of training sounds", || {
+            let held_out = held_out.ok_or_else(|| {
+                Error::argument("--held-out", "missing", "sounds that set the threshold")
+            })?;
+            let config = CalibrationConfig::default();
+            let rate = config.false_alarm_rate;
+            let detector = FeatureCopyDetector::fit(train.clone(), held_out, NEIGHBOUR, config)?;
+            let found = detector.detect(samples)?;
+            let copies = found.iter().filter(|found| found.is_copy).count();
+            let measure = Measure::copies(copies, found.len(), Some(rate))?
+                .with_reference(self.train.name.as_str(), train.len())
+                .with_command("eval::FeatureCopyDetector");
+            Ok(vec![measure])
+        });
+        if let Some(held_out) = held_out {
+            book.measures("closest records", || {
+                let mut rng = Rng::stream(self.seed, "closest records", 0);
+                let found = closest_records(samples, train, held_out, &mut rng)?;
+                let of = (found.share(), None);
+                let name = "Nearer to training data (log-mel)";
+                let measure = self.measure(Aspect::Originality, name, of, Better::Target(0.5));
+                Ok(vec![
+                    measure
+                        .with_explanation("The share nearer to training than to held-out sounds.")
+                        .with_command("eval::closest_records"),
+                ])
+            });
+        }
+        book.measures("authenticity", || {
+            let found = authenticity(samples, train)?;
+            let floor = held_out.map(|set| authenticity(set, train)).transpose()?;
+            let of = (found.value(), floor.map(|floor| floor.value()));
+            let (low, high) = found.interval();
+            let measure = self.measure(
+                Aspect::Originality,
+                "Authenticity (log-mel)",
+                of,
+                Better::Higher,
+            );
+            Ok(vec![
+                measure
+                    .with_interval(low, high)
+                    .with_explanation("The share of samples that are no noisy copies.")
+                    .with_command("eval::authenticity"),
+            ])
+        });
+    }
+
+    /// Adds the first sounds, and the durations of all.
+    fn list(&self, book: &mut Book) -> Result<()> {
+        let mut table = Table::new("Sounds", ["file", "seconds", "silent frames"]);
+        let mut order: Vec<usize> = (0..self.samples.clips.len()).collect();
+        let silent = |row: &usize| silence(&self.samples.clips[*row]);
+        order.sort_by(|a, b| silent(b).partial_cmp(&silent(a)).unwrap_or(Ordering::Equal));
+        for row in order {
+            let (clip, name) = (&self.samples.clips[row], &self.samples.names[row]);
+            let share = format!("{:.1}%", 100.0 * silence(clip));
+            table.push([name.clone(), format!("{:.2}", clip.seconds()), share])?;
+        }
+        let section = book.section("Sounds");
+        for (clip, name) in self
+            .samples
+            .clips
+            .iter()
+            .zip(&self.samples.names)
+            .take(SHOWN)
+        {
+            let most = SHOWN_SECONDS * clip.rate as usize;
+            let samples = &clip.samples[..clip.samples.len().min(most)];
+            section.add(SoundSample::new(name.as_str(), samples, clip.rate)?);
+        }
+        section.add(table);
+        Ok(())
+    }
+}
