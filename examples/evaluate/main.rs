@@ -1,10 +1,10 @@
 //! Judges a run or a folder of samples against a data set, and writes one page about it.
 //!
-//!     cargo run --release -p aigc-examples-evaluate --example evaluate -- \
+//!     cargo run --release --example evaluate -- \
 //!         runs/digits-vae-1 --against digits
-//!     cargo run --release -p aigc-examples-evaluate --example evaluate -- \
+//!     cargo run --release --example evaluate -- \
 //!         samples/ --against photos/ --features inception weights.pth
-//!     cargo run --release -p aigc-examples-evaluate --example evaluate -- \
+//!     cargo run --release --example evaluate -- \
 //!         runs/train-text-1 --against shakespeare.txt
 
 #![forbid(unsafe_code)]

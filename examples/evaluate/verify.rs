@@ -1,6 +1,6 @@
 //! Says where generated files came from, and whether they or their records were changed.
 //!
-//!     cargo run --release -p aigc-examples-evaluate --example verify -- samples.png sound.wav
+//!     cargo run --release --example verify -- samples.png sound.wav
 
 #![forbid(unsafe_code)]
 

@@ -149,7 +149,7 @@ impl Options {
     /// The command that repeats the evaluation.
     pub(crate) fn command(&self) -> String {
         let mut words = vec![
-            "cargo run --release -p aigc-examples-evaluate --example evaluate --".to_string(),
+            "cargo run --release --example evaluate --".to_string(),
             quoted(&self.subject),
             format!("--against {}", quoted(&self.against)),
         ];

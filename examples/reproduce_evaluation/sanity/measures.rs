@@ -115,7 +115,7 @@ impl Reference {
                     Some(logits) => class_entropy(&classes(logits)?)?.nats,
                     None => return Ok(None),
                 },
-                Measure::Pairwise => mean_pairwise_distance(samples)?,
+                Measure::Pairwise => mean_pairwise_distance(samples)?.mean,
                 Measure::Vendi => vendi_score(samples)?,
                 Measure::Authenticity => authenticity(samples, real)?.value(),
                 Measure::NearerTrain => records.share(),

@@ -84,6 +84,31 @@ pub(super) fn check_bootstrap(rounds: usize, confidence: f64) -> Result<()> {
     Ok(())
 }
 
+/// A [`bootstrap`] interval of a statistic that drawing with replacement shifts, such as a distance
+/// between sets, an entropy or a number of different items: repeated items make a set less varied.
+/// The bias, the mean of all rounds less the statistic of all items, is subtracted.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn centred_bootstrap(
+    n: usize,
+    rounds: usize,
+    confidence: f64,
+    rng: &mut Rng,
+    mut statistic: impl FnMut(&[usize]) -> Result<f64>,
+) -> Result<(f64, f64)> {
+    let all: Vec<usize> = (0..n).collect();
+    let mut found = Vec::new();
+    bootstrap(n, rounds, confidence, rng, |items| {
+        let value = statistic(items)?;
+        found.push(value);
+        Ok(value)
+    })?;
+    let bias = found.iter().sum::<f64>() / rounds as f64 - statistic(&all)?;
+    let found = found.into_iter().map(|value| value - bias).collect();
+    percentile_interval(found, confidence)
+}
+
 /// The bounds that exclude a fraction `(1 − confidence)/2` of the values on each side.
 pub(super) fn percentile_interval(mut found: Vec<f64>, confidence: f64) -> Result<(f64, f64)> {
     if found.iter().any(|value| value.is_nan()) {
@@ -136,5 +161,24 @@ mod tests {
             Ok(if items[0] == 0 { f64::NAN } else { 1.0 })
         });
         assert!(nan.unwrap_err().to_string().contains("`statistic` is NaN"));
+    }
+
+    /// Of 200 distinct items, a round draws about 63 %; the number of distinct ones is centred at
+    /// 200 nevertheless.
+    #[test]
+    fn centred_interval_holds_a_shifted_statistic() {
+        let distinct = |items: &[usize]| {
+            let set: std::collections::BTreeSet<&usize> = items.iter().collect();
+            Ok(set.len() as f64)
+        };
+        let mut rng = Rng::new(3);
+        let (_, high) = bootstrap(200, 100, 0.95, &mut rng, distinct).unwrap();
+        assert!(high < 150.0, "{high}");
+        let (low, high) = centred_bootstrap(200, 100, 0.95, &mut rng, distinct).unwrap();
+        assert!(
+            (185.0..200.0).contains(&low) && (200.0..215.0).contains(&high),
+            "{low} {high}"
+        );
+        assert!(centred_bootstrap(0, 100, 0.95, &mut rng, distinct).is_err());
     }
 }

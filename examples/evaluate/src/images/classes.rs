@@ -1,14 +1,19 @@
 //! Classes of samples: how they are spread, and whether they are the requested ones.
 
-use super::set::{BATCH, ImageSet};
+use super::{
+    compare::CONFIDENCE,
+    set::{BATCH, ImageSet},
+};
 use crate::{Part, book::Book};
 use aigc_core::{
     CancelToken, Result,
     burn::tensor::{Device, Tensor},
     eval::{
-        ClassHistogram, Classifier, ConditionalAccuracy, LeNet5, NearestNeighbors, class_entropy,
+        ClassHistogram, Classifier, ConditionalAccuracy, LeNet5, NearestNeighbors,
+        centred_bootstrap, class_entropy,
         report::{Aspect, Better, Histogram, Measure, Table},
     },
+    rng::Rng,
 };
 use aigc_examples::Progress;
 
@@ -115,6 +120,11 @@ impl Classified<'_> {
             None => class_entropy(&counted(classes, labels)?)?.normalized,
         };
         let n = read.len();
+        let mut rng = Rng::stream(0, "class entropy", 0);
+        let (low, high) = centred_bootstrap(n, 200, CONFIDENCE, &mut rng, |items| {
+            let drawn: Vec<u32> = items.iter().map(|i| read[*i]).collect();
+            Ok(class_entropy(&counted(classes, &drawn)?)?.normalized)
+        })?;
         let measure = Measure::new(
             Aspect::Diversity,
             "Class entropy",
@@ -123,6 +133,7 @@ impl Classified<'_> {
             n,
         )
         .with_floor(floor)
+        .with_interval(low, high)
         .with_explanation("How evenly the classes occur: 1 if all do equally; real data is ideal.")
         .with_command("eval::class_entropy")
         .with_note(format!(

@@ -3,9 +3,9 @@
 use aigc_core::{
     Result,
     eval::{
-        FeatureStatistics, Features, MmdEstimator, MmdKernel, Prdc, PrdcConfig, frechet_distance,
-        frechet_interval, inception_score, maximum_mean_discrepancy, mean_pairwise_distance,
-        mmd_interval,
+        FeatureStatistics, Features, MmdEstimator, MmdKernel, Prdc, PrdcConfig, centred_bootstrap,
+        frechet_distance, frechet_interval, inception_score, maximum_mean_discrepancy,
+        mean_pairwise_distance, mmd_interval,
         report::{Aspect, Better, Measure},
         sampled_pairwise_distance, vendi_score,
     },
@@ -13,7 +13,7 @@ use aigc_core::{
 };
 
 /// Confidence of all intervals.
-const CONFIDENCE: f64 = 0.95;
+pub(crate) const CONFIDENCE: f64 = 0.95;
 /// Real images of measures whose cost grows with the square of the number of images.
 const MAX_REAL: usize = 10_000;
 /// Samples of which all pairs are compared.
@@ -170,19 +170,26 @@ impl Compared<'_> {
     pub(crate) fn neighbourhoods(&self) -> Result<Vec<Measure>> {
         let real = self.some_real();
         let config = PrdcConfig::default();
-        let found = config.compute(&real, self.samples)?;
+        let each = config.per_sample(&real, self.samples)?;
+        let found = each.prdc();
+        let mut rng = self.rng("neighbourhoods");
+        let [low, high] = each.intervals(200, CONFIDENCE, &mut rng)?;
         let floor = self
             .held_out
             .map(|x| config.compute(&real, x))
             .transpose()?;
-        let measure = |aspect, name: &str, of: fn(&Prdc) -> f64, text: &str| {
+        let measure = |aspect, name: &str, value: fn(&Prdc) -> f64, text: &str| {
             let name = format!("{name} ({})", self.label);
-            let of = [Some(of(&found)), floor.as_ref().map(of)];
+            let of = [Some(value(&found)), floor.as_ref().map(value)];
             self.measure(aspect, &name, of, Better::Higher)
                 .with_reference(self.reference, real.len())
+                .with_interval(value(&low), value(&high))
                 .with_explanation(text)
-                .with_command("eval::PrdcConfig::compute")
-                .with_note(format!("Balls reach to neighbour {}.", config.nearest_k))
+                .with_command("eval::PrdcConfig::per_sample")
+                .with_note(format!(
+                    "Balls reach to neighbour {}; bootstrap of the samples with 200 rounds.",
+                    config.nearest_k
+                ))
         };
         Ok(vec![
             measure(
@@ -216,13 +223,17 @@ impl Compared<'_> {
     pub(crate) fn diversity(&self) -> Result<Vec<Measure>> {
         let distance = |x: &Features| match x.len() {
             0..=MAX_ALL_PAIRS => mean_pairwise_distance(x),
-            _ => Ok(sampled_pairwise_distance(x, 200_000, self.seed)?.mean),
+            _ => sampled_pairwise_distance(x, 200_000, self.seed),
         };
-        let of = self.both(distance)?;
+        let found = distance(self.samples)?;
+        let real = self.held_out.map(distance).transpose()?;
+        let of = [Some(found.mean), real.map(|real| real.mean)];
         let better = of[1].map_or(Better::Higher, Better::Target);
         let name = format!("Mean pairwise distance ({})", self.label);
+        let half = 1.96 * found.standard_error;
         let distance = self
             .measure(Aspect::Diversity, &name, of, better)
+            .with_interval(found.mean - half, found.mean + half)
             .with_explanation("The mean distance of two samples; real data is the ideal.")
             .with_command("eval::mean_pairwise_distance");
         Ok(vec![distance])
@@ -236,6 +247,17 @@ impl Compared<'_> {
             .measure(Aspect::Diversity, &name, of, Better::Higher)
             .with_explanation("The effective number of different samples.")
             .with_command("eval::vendi_score");
+        // A round decomposes a matrix of all features.
+        if self.samples.width() > 256 {
+            return Ok(vec![measure]);
+        }
+        let (n, mut rng) = (self.samples.len(), self.rng("Vendi score"));
+        let (low, high) = centred_bootstrap(n, 100, CONFIDENCE, &mut rng, |items| {
+            vendi_score(&self.samples.select(items))
+        })?;
+        let measure = measure
+            .with_interval(low, high)
+            .with_note("Bootstrap of the samples with 100 rounds.");
         Ok(vec![measure])
     }
 }

@@ -140,9 +140,16 @@ impl Judged {
     fn diversity(&self) -> Result<Vec<Measure>> {
         let value = mean_pairwise_distance(&self.samples.features)?;
         let real = mean_pairwise_distance(&self.train.features)?;
+        let half = 1.96 * value.standard_error;
         let name = "Mean pairwise distance (log-mel)";
         let measure = self
-            .measure(Aspect::Diversity, name, (value, None), Better::Target(real))
+            .measure(
+                Aspect::Diversity,
+                name,
+                (value.mean, None),
+                Better::Target(real.mean),
+            )
+            .with_interval(value.mean - half, value.mean + half)
             .with_explanation("The mean distance of two samples; that of training sounds is ideal.")
             .with_command("eval::mean_pairwise_distance");
         Ok(vec![measure])

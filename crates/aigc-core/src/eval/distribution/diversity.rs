@@ -15,23 +15,32 @@ use std::collections::BTreeMap;
 /// the number of samples; [`sampled_pairwise_distance`] takes some of the pairs. Distances come
 /// from inner products, so those of equal samples are as small as rounding allows, not exactly 0.
 ///
+/// The standard error is that of a mean over pairs of independent samples (Hoeffding 1948): twice
+/// the deviation of the samples' mean distances to all others, over the root of their number.
+///
 /// # Errors
 /// [`Error::InvalidArgument`] for fewer than two samples.
-pub fn mean_pairwise_distance(x: &Features) -> Result<f64> {
+pub fn mean_pairwise_distance(x: &Features) -> Result<Estimate> {
     check_count(x, 2)?;
-    let norms = squared_norms(x);
-    let mut sum = 0.0;
+    let (n, norms) = (x.len(), squared_norms(x));
+    let mut sums = vec![0.0; n];
     for_each_upper_block(x, |first, products| {
-        for (row, products) in products.chunks_exact(x.len() - first).enumerate() {
+        for (row, products) in products.chunks_exact(n - first).enumerate() {
             let i = first + row;
-            let others = products[row + 1..].iter().zip(&norms[i + 1..]);
-            sum += others
-                .map(|(product, norm)| (norms[i] + norm - 2.0 * product).max(0.0).sqrt())
-                .sum::<f64>();
+            for (j, product) in (i + 1..n).zip(&products[row + 1..]) {
+                let distance = (norms[i] + norms[j] - 2.0 * product).max(0.0).sqrt();
+                sums[i] += distance;
+                sums[j] += distance;
+            }
         }
     });
-    let n = x.len() as f64;
-    Ok(2.0 * sum / (n * (n - 1.0)))
+    let others = (n - 1) as f64;
+    let means: Vec<f64> = sums.iter().map(|sum| sum / others).collect();
+    let estimate = Estimate::from_samples(&means)?;
+    Ok(Estimate {
+        standard_error: 2.0 * estimate.standard_error,
+        ..estimate
+    })
 }
 
 /// The mean Euclidean distance of `pairs` random pairs of different samples, with its standard
@@ -87,7 +96,7 @@ pub fn intra_class_distance(x: &Features, classes: &[u32]) -> Result<Vec<ClassSp
         .map(|(class, rows)| {
             let distance = match rows.len() {
                 1 => None,
-                _ => Some(mean_pairwise_distance(&x.select(&rows))?),
+                _ => Some(mean_pairwise_distance(&x.select(&rows))?.mean),
             };
             Ok(ClassSpread {
                 class,
@@ -140,7 +149,9 @@ mod tests {
     fn mean_distance_matches_closed_form() {
         let x = Features::new(vec![0.0, 0.0, 3.0, 0.0, 0.0, 4.0], 2).unwrap();
         let found = mean_pairwise_distance(&x).unwrap();
-        assert!((found - 4.0).abs() < 1e-9, "{found}");
+        assert!((found.mean - 4.0).abs() < 1e-9, "{found}");
+        // Mean distances of 3.5, 4 and 4.5 to the others.
+        assert!((found.standard_error - 2.0 * 0.5 / 3f64.sqrt()).abs() < 1e-9);
         let sampled = sampled_pairwise_distance(&x, 4000, 1).unwrap();
         assert!(
             (sampled.mean - 4.0).abs() < 5.0 * sampled.standard_error,
@@ -148,13 +159,13 @@ mod tests {
         );
         assert_eq!(sampled.count, 4000);
         let same = Features::new([1.0, 2.0].repeat(4), 2).unwrap();
-        assert!(mean_pairwise_distance(&same).unwrap() < 1e-6);
+        assert!(mean_pairwise_distance(&same).unwrap().mean < 1e-6);
     }
 
     #[test]
     fn sampled_distance_agrees_with_exact_one() {
         let x = normal(3, 200, 5);
-        let exact = mean_pairwise_distance(&x).unwrap();
+        let exact = mean_pairwise_distance(&x).unwrap().mean;
         let sampled = sampled_pairwise_distance(&x, 2000, 4).unwrap();
         assert!(
             (sampled.mean - exact).abs() < 4.0 * sampled.standard_error,

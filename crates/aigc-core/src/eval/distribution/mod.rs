@@ -25,7 +25,7 @@ pub use inception::inception_score;
 pub use interval::{frechet_interval, mmd_interval};
 pub use kid::{KernelDistance, kid};
 pub use mmd::{MmdEstimator, MmdKernel, cmmd, maximum_mean_discrepancy};
-pub use prdc::{Prdc, PrdcConfig};
+pub use prdc::{Prdc, PrdcConfig, PrdcSamples};
 pub use vendi::vendi_score;
 pub use wasserstein::{sliced_wasserstein, sliced_wasserstein_along, wasserstein_1d};
 

@@ -5,8 +5,10 @@ use crate::{
     Error, Result,
     eval::{
         Features,
+        estimate::{check_bootstrap, percentile_interval},
         features::pairwise::{squared_distance, squared_norm},
     },
+    rng::Rng,
 };
 use aigc_kernels::product::{Matrix, multiply};
 
@@ -51,13 +53,21 @@ impl Default for PrdcConfig {
 impl PrdcConfig {
     /// Compares generated with real samples.
     ///
+    /// # Errors
+    /// As [`per_sample`](Self::per_sample).
+    pub fn compute(&self, real: &Features, fake: &Features) -> Result<Prdc> {
+        Ok(self.per_sample(real, fake)?.prdc())
+    }
+
+    /// Compares generated with real samples, and keeps what was found of each, for intervals.
+    ///
     /// Distances are computed in 32 bits; where rounding could change a comparison, in 64. Memory
     /// grows with the number of samples, not with its square.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `nearest_k` is 0, the numbers of features differ, or a set has
     /// no more than `nearest_k` samples.
-    pub fn compute(&self, real: &Features, fake: &Features) -> Result<Prdc> {
+    pub fn per_sample(&self, real: &Features, fake: &Features) -> Result<PrdcSamples> {
         let k = self.nearest_k;
         if k == 0 {
             return Err(Error::argument("nearest_k", k, "at least 1"));
@@ -97,15 +107,76 @@ impl PrdcConfig {
                 }
             }
         });
-        let share = |count: usize, of: usize| count as f64 / of as f64;
-        let is_inside = inside.iter().filter(|balls| **balls > 0).count();
-        let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
-        Ok(Prdc {
-            precision: share(is_inside, fake.len()),
-            recall: share(count(&recalled), real.len()),
-            density: share(inside.iter().sum(), k * fake.len()),
-            coverage: share(count(&covered), real.len()),
+        Ok(PrdcSamples {
+            nearest_k: k,
+            balls: inside,
+            recalled,
+            covered,
         })
+    }
+}
+
+/// What was found of each sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PrdcSamples {
+    /// The neighbour that balls reach to.
+    pub nearest_k: usize,
+    /// Number of balls of real samples that each generated sample is in.
+    pub balls: Vec<usize>,
+    /// Whether each real sample is inside a ball of a generated one.
+    pub recalled: Vec<bool>,
+    /// Whether the ball of each real sample has a generated one in it.
+    pub covered: Vec<bool>,
+}
+
+impl PrdcSamples {
+    /// The four measures.
+    pub fn prdc(&self) -> Prdc {
+        let all = |n: usize| (0..n).collect::<Vec<_>>();
+        self.of(&all(self.balls.len()), &all(self.covered.len()))
+    }
+
+    /// The measures of some of the samples, which may repeat.
+    fn of(&self, fake: &[usize], real: &[usize]) -> Prdc {
+        let share = |flags: &[bool]| {
+            let count = real.iter().filter(|i| flags[**i]).count();
+            count as f64 / real.len() as f64
+        };
+        let precise = fake.iter().filter(|j| self.balls[**j] > 0).count();
+        let balls: usize = fake.iter().map(|j| self.balls[*j]).sum();
+        Prdc {
+            precision: precise as f64 / fake.len() as f64,
+            recall: share(&self.recalled),
+            density: balls as f64 / (self.nearest_k * fake.len()) as f64,
+            coverage: share(&self.covered),
+        }
+    }
+
+    /// Percentile bootstrap intervals of the four measures: `[low, high]`. Samples of both sets are
+    /// drawn with replacement; the balls stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for fewer than 20 rounds, or a confidence outside (0, 1).
+    pub fn intervals(&self, rounds: usize, confidence: f64, rng: &mut Rng) -> Result<[Prdc; 2]> {
+        check_bootstrap(rounds, confidence)?;
+        let mut draw = |n: usize| -> Vec<usize> { (0..n).map(|_| rng.random_index(n)).collect() };
+        let found: Vec<Prdc> = (0..rounds)
+            .map(|_| self.of(&draw(self.balls.len()), &draw(self.covered.len())))
+            .collect();
+        let interval =
+            |of: fn(&Prdc) -> f64| percentile_interval(found.iter().map(of).collect(), confidence);
+        let precision = interval(|prdc| prdc.precision)?;
+        let recall = interval(|prdc| prdc.recall)?;
+        let density = interval(|prdc| prdc.density)?;
+        let coverage = interval(|prdc| prdc.coverage)?;
+        let side = |of: fn((f64, f64)) -> f64| Prdc {
+            precision: of(precision),
+            recall: of(recall),
+            density: of(density),
+            coverage: of(coverage),
+        };
+        Ok([side(|(low, _)| low), side(|(_, high)| high)])
     }
 }
 

@@ -55,8 +55,12 @@ fn render_row(
     id: &str,
 ) {
     let mut note = |text: String| {
-        notes.push(text);
-        let n = notes.len();
+        // The same note of several measures stands once.
+        let known = notes.iter().position(|note| *note == text);
+        let n = 1 + known.unwrap_or_else(|| {
+            notes.push(text);
+            notes.len() - 1
+        });
         format!("<sup><a href=\"#{id}-note{n}\" aria-label=\"note {n}\">{n}</a></sup>")
     };
     let mut marks: Vec<String> = measure

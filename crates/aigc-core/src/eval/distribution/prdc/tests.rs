@@ -120,3 +120,25 @@ fn invalid_sets_are_errors() {
     };
     assert!(error(none, &set(9, 2), &set(9, 2)).contains("nearest_k"));
 }
+
+/// A share of one half among 400 samples has a standard error of 2.5 %.
+#[test]
+fn intervals_match_the_error_of_shares() {
+    let found = PrdcSamples {
+        nearest_k: 2,
+        balls: (0..400).map(|j| 3 * (j % 2)).collect(),
+        recalled: (0..100).map(|i| i % 4 > 0).collect(),
+        covered: vec![true; 100],
+    };
+    let prdc = found.prdc();
+    let values = (prdc.precision, prdc.recall, prdc.density, prdc.coverage);
+    assert_eq!(values, (0.5, 0.75, 0.75, 1.0));
+    let [low, high] = found.intervals(1000, 0.95, &mut Rng::new(2)).unwrap();
+    let near = |value: f64, expected: f64| assert!((value - expected).abs() < 0.015, "{value}");
+    near(low.precision, 0.5 - 1.96 * 0.025);
+    near(high.precision, 0.5 + 1.96 * 0.025);
+    near(high.density - low.density, 2.0 * 1.96 * 0.0375);
+    near(high.recall - low.recall, 2.0 * 1.96 * 0.0433);
+    assert_eq!((low.coverage, high.coverage), (1.0, 1.0));
+    assert!(found.intervals(5, 0.95, &mut Rng::new(2)).is_err());
+}
