@@ -46,6 +46,8 @@ struct HeldOut {
     statistics: FeatureStatistics,
     /// The Fréchet distance to training images, which a perfect generator would reach.
     among_real: f64,
+    /// Number of these training images.
+    train_images: usize,
     /// Those for precision, recall, density and coverage, at equal distances from all.
     compared: Features,
 }
@@ -182,11 +184,12 @@ impl Evaluator {
         if let (Some(distance), Some(held_out)) = (value("frechet"), &self.held_out) {
             outln!(
                 "Fréchet distance in pixels: {distance:.3} between {} samples and {} held-out \
-                 images ({:.3} between training and held-out images)\n  It measures how different \
-                 the two sets of images are: lower is better.",
+                 images ({:.3} between {} training images and these)\n  It measures how different \
+                 the two sets of images are: lower is better. It is larger with fewer samples.",
                 self.num_samples,
                 self.held_out_images,
                 held_out.among_real,
+                held_out.train_images,
             );
             if let (Some(precision), Some(recall), Some(density), Some(coverage)) = (
                 value("precision"),
@@ -255,6 +258,7 @@ impl HeldOut {
         })?;
         Ok(Self {
             among_real: frechet_distance(&train, &statistics)?,
+            train_images: images.train.num_items(),
             statistics,
             compared,
         })

@@ -5,7 +5,7 @@
 //! `--model` chooses the model family; each family has its own file in this directory. Pictures
 //! have a record of the model, the seed and the settings that made them:
 //!
-//!     cargo run --release --example digits -- verify runs/digits-vae-1/samples.png
+//!     cargo run --release --example verify -- runs/digits-vae-1/samples.png
 
 #![forbid(unsafe_code)]
 
@@ -18,21 +18,16 @@ mod gan;
 mod hvae;
 mod job;
 mod vae;
-mod verify;
 mod vqvae;
 
 use aigc_core::Error;
 use aigc_examples::{ImagesConfig, RunOptions, stop_on_ctrl_c};
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, process::ExitCode};
+use clap::{Parser, ValueEnum};
 
 /// Learns handwritten digits and generates new ones.
 #[derive(Clone, Debug, Parser)]
-#[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    #[command(subcommand)]
-    command: Option<Command>,
     /// Model family.
     #[arg(long, value_enum, default_value = "vae")]
     model: Model,
@@ -49,16 +44,6 @@ struct Args {
     sampling_steps: Option<u32>,
     #[command(flatten)]
     run: RunOptions,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-enum Command {
-    /// Print the record of a PNG or GIF file of this program: the model, the hash of its weights,
-    /// the seed and the settings. The exit status is 0 only if the file is as it was written.
-    Verify {
-        /// File to check.
-        file: PathBuf,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,16 +65,8 @@ enum Model {
     Diffusion,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> Result<()> {
     let args = Args::parse();
-    if let Some(Command::Verify { file }) = &args.command {
-        return verify::run(file);
-    }
-    train(&args)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn train(args: &Args) -> Result<()> {
     if let (Some(steps), false) = (args.sampling_steps, args.model == Model::Diffusion) {
         return Err(Error::argument("--sampling-steps", steps, "--model diffusion").into());
     }
@@ -99,12 +76,12 @@ fn train(args: &Args) -> Result<()> {
     }
     let device = args.run.device()?;
     match args.model {
-        Model::Vae => vae::run(args, &device, stop_on_ctrl_c()),
-        Model::Cvae => cvae::run(args, &device, stop_on_ctrl_c()),
-        Model::Vqvae => vqvae::run(args, &device, stop_on_ctrl_c()),
-        Model::Hvae => hvae::run(args, &device, stop_on_ctrl_c()),
-        Model::Gan => gan::run(args, &device, stop_on_ctrl_c(), false),
-        Model::Cgan => gan::run(args, &device, stop_on_ctrl_c(), true),
-        Model::Diffusion => diffusion::run(args, &device, stop_on_ctrl_c()),
+        Model::Vae => vae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Cvae => cvae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Vqvae => vqvae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Hvae => hvae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Gan => gan::run(&args, &device, stop_on_ctrl_c(), false),
+        Model::Cgan => gan::run(&args, &device, stop_on_ctrl_c(), true),
+        Model::Diffusion => diffusion::run(&args, &device, stop_on_ctrl_c()),
     }
 }

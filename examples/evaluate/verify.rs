@@ -6,6 +6,7 @@
 
 use aigc_core::output::provenance::{Verification, verify_file};
 use aigc_examples::outln;
+use aigc_examples_evaluate::printable;
 use clap::Parser;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,17 +30,17 @@ fn main() -> ExitCode {
         let name = file.display();
         match verify_file(file) {
             Ok(found) => {
-                outln!("{name}: {found}");
+                outln!("{}", printable(&format!("{name}: {found}")));
                 match found {
                     Verification::Valid(record) if options.json => {
-                        outln!("{}", serde_json::json!(record));
+                        outln!("{}", printable(&serde_json::json!(record).to_string()));
                     }
                     Verification::Valid(_) => {}
                     _ => status = ExitCode::FAILURE,
                 }
             }
             Err(error) => {
-                eprintln!("error: {name}: {error}");
+                eprintln!("{}", printable(&format!("error: {name}: {error}")));
                 status = ExitCode::FAILURE;
             }
         }

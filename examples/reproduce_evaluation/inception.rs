@@ -45,8 +45,8 @@ pub(crate) struct InceptionArgs {
     /// Height and width that images are cropped and resized to before the network's own
     /// preparation; by default those of the first image, so that images of one size are not
     /// changed.
-    #[arg(long, value_name = "PIXELS")]
-    side: Option<usize>,
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    side: Option<u32>,
     /// How the network's input is prepared.
     #[arg(long, value_enum, default_value = "torch-fidelity")]
     preprocessing: Preprocessing,
@@ -121,7 +121,7 @@ pub(crate) fn run(
 /// The shape that images are resized to.
 fn shape(args: &InceptionArgs) -> anyhow::Result<ImageShape> {
     if let Some(side) = args.side {
-        return Ok(ImageShape::new(3, side, side));
+        return Ok(ImageShape::new(3, side as usize, side as usize));
     }
     let any = ImageFolderConfig::new(ImageShape::new(3, 1, 1));
     let images = ImageFolder::open(&args.images, any)?;

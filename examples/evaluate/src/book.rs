@@ -184,7 +184,7 @@ fn print_summary(json: &Value, warnings: &[String]) {
 }
 
 /// Text for a terminal: control characters of file names and records do nothing there.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
 }

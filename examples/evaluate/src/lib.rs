@@ -17,13 +17,14 @@ mod sound;
 mod subject;
 mod text;
 
+pub use book::printable;
 pub use options::{Options, Part};
 
-use aigc_core::{CancelToken, Error, Result};
+use aigc_core::{CancelToken, Error, Result, data::idx::MnistDataset};
 use aigc_examples::outln;
 use book::Book;
-use std::path::PathBuf;
-use subject::{Content, Subject};
+use std::path::{Path, PathBuf};
+use subject::{Content, Subject, is_digits};
 
 /// What an evaluation has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,20 +46,46 @@ pub fn run(options: &Options, stop: &CancelToken) -> Result<Outcome> {
     options.validate()?;
     let subject = Subject::open(&options.subject)?;
     let content = subject.content();
-    let against = Content::of(&options.against)?;
-    if content != against {
-        return Err(Error::argument(
-            "--against",
-            format!("{} with {against}", options.against.display()),
-            format!("{content}, like {}", options.subject.display()),
-        ));
+    let data = [
+        Some(("--against", &options.against)),
+        options.held_out.as_ref().map(|path| ("--held-out", path)),
+    ];
+    for (option, path) in data.into_iter().flatten() {
+        let found = Content::of(path)?;
+        if found != content {
+            return Err(Error::argument(
+                option,
+                format!("{} with {found}", path.display()),
+                format!("{content}, like {}", options.subject.display()),
+            ));
+        }
+    }
+    if let Some(held_out) = &options.held_out {
+        check_apart(&options.against, held_out)?;
+    }
+    let out = options.out_dir(subject.run_dir().is_some());
+    let is_new = !options.check && !out.exists();
+    // No empty directory is left behind.
+    let cleared = |error: Error| {
+        if is_new {
+            let _ = std::fs::remove_dir(&out);
+        }
+        error
+    };
+    if !options.check {
+        // Before the work, which may take long.
+        std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
     }
     let mut book = Book::new(options, stop);
-    match content {
-        Content::Images => images::evaluate(&subject, options, &mut book)?,
-        Content::Texts => text::evaluate(&subject, options, &mut book)?,
-        Content::Sounds => sound::evaluate(&subject, options, &mut book)?,
+    for option in options.without_effect(content, subject.model()) {
+        book.warn(format!("{option} has no effect on these {content}."));
     }
+    let judged = match content {
+        Content::Images => images::evaluate(&subject, options, &mut book),
+        Content::Texts => text::evaluate(&subject, options, &mut book),
+        Content::Sounds => sound::evaluate(&subject, options, &mut book),
+    };
+    judged.map_err(cleared)?;
     if options.check {
         for line in book.lines() {
             outln!("{line}");
@@ -71,11 +98,28 @@ pub fn run(options: &Options, stop: &CancelToken) -> Result<Outcome> {
     if let Some(run) = subject.run_dir() {
         book.training_curves(run);
     }
-    let out = options.out_dir();
-    std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
-    let (page, warnings) = book.finish(&out)?;
+    let (page, warnings) = book.finish(&out).map_err(cleared)?;
     Ok(Outcome {
         page: Some(page),
         warnings,
     })
+}
+
+/// Fails if held-out data are training data, too: one of the two is in the other. The digits and
+/// files in the format of MNIST have test data of their own.
+fn check_apart(against: &Path, held_out: &Path) -> Result<()> {
+    let whole = |path: &Path| std::fs::canonicalize(path).map_err(Error::io(path));
+    let has_parts = |path: &Path| is_digits(path) || MnistDataset::is_in(path);
+    if has_parts(against) || has_parts(held_out) {
+        return Ok(());
+    }
+    let (train, other) = (whole(against)?, whole(held_out)?);
+    if train.starts_with(&other) || other.starts_with(&train) {
+        let expected = format!(
+            "data that are not in {}, or no --held-out: then a tenth of that is held out",
+            against.display()
+        );
+        return Err(Error::argument("--held-out", held_out.display(), expected));
+    }
+    Ok(())
 }

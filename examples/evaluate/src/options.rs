@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::subject::{Content, Model};
 use aigc_core::{Error, Result, burn::tensor::Device, device::device};
 use clap::{Parser, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -134,16 +135,47 @@ impl Options {
         device(&self.device)
     }
 
-    /// Where the report is written.
-    pub(crate) fn out_dir(&self) -> PathBuf {
+    /// Where the report is written; `is_run`: whether the subject is a run.
+    pub(crate) fn out_dir(&self, is_run: bool) -> PathBuf {
         if let Some(out) = &self.out {
             return out.clone();
         }
-        if self.subject.join("config.json").is_file() {
+        if is_run {
             return self.subject.join("evaluation");
         }
-        let name = self.subject.file_stem().unwrap_or_default();
-        PathBuf::from(format!("evaluation-{}", name.to_string_lossy()))
+        // `.` and `..` have no name of their own.
+        let whole = std::fs::canonicalize(&self.subject).unwrap_or_else(|_| self.subject.clone());
+        let name = match whole.is_dir() {
+            true => whole.file_name(),
+            false => whole.file_stem(),
+        };
+        PathBuf::from(format!(
+            "evaluation-{}",
+            name.unwrap_or_default().to_string_lossy()
+        ))
+    }
+
+    /// The given options that change nothing for this content and model.
+    pub(crate) fn without_effect(
+        &self,
+        content: Content,
+        model: Option<&Model>,
+    ) -> Vec<&'static str> {
+        let images = content == Content::Images;
+        let is_diffusion = matches!(model, Some(Model::Diffusion(_)));
+        let takes_prompts = images || model.is_some();
+        let all = [
+            ("--features", !self.features.is_empty() && !images),
+            ("--cache", self.cache.is_some() && !images),
+            ("--prompts", self.prompts.is_some() && !takes_prompts),
+            (
+                "--sampling-steps",
+                self.sampling_steps != 20 && !is_diffusion,
+            ),
+            ("--guidance", self.guidance != 1.0 && !is_diffusion),
+        ];
+        let given = all.into_iter().filter(|(_, given)| *given);
+        given.map(|(name, _)| name).collect()
     }
 
     /// The command that repeats the evaluation.
@@ -228,5 +260,41 @@ mod tests {
         assert!(refused(&["--features", "pixels", "x"]).contains("they take no file"));
         assert!(refused(&["--features", "vgg"]).contains("`--features` is vgg"));
         assert!(refused(&["--guidance", "inf"]).contains("--guidance"));
+    }
+
+    #[test]
+    fn options_without_effect_are_named() {
+        let given = options(&[
+            "--features",
+            "pixels",
+            "--guidance",
+            "3",
+            "--prompts",
+            "p.txt",
+        ]);
+        let of = |content, model: Option<&Model>| given.without_effect(content, model);
+        assert_eq!(
+            of(Content::Sounds, None),
+            ["--features", "--prompts", "--guidance"]
+        );
+        assert_eq!(of(Content::Images, None), ["--guidance"]);
+        let diffusion = Model::Diffusion(PathBuf::new());
+        assert!(of(Content::Images, Some(&diffusion)).is_empty());
+        let language = Model::Language(PathBuf::new());
+        assert_eq!(
+            of(Content::Texts, Some(&language)),
+            ["--features", "--guidance"]
+        );
+    }
+
+    #[test]
+    fn reports_of_runs_are_in_them() {
+        assert_eq!(
+            options(&[]).out_dir(true),
+            Path::new("my runs/1/evaluation")
+        );
+        assert_eq!(options(&[]).out_dir(false), Path::new("evaluation-1"));
+        let out = options(&["--out", "there"]);
+        assert_eq!(out.out_dir(true), Path::new("there"));
     }
 }

@@ -1,26 +1,36 @@
 //! The records in the files that are judged.
 
-use crate::book::Book;
+use crate::{Part, book::Book};
 use aigc_core::{
+    Result,
     eval::report::{ProvenanceStatus, ProvenanceTable},
     output::provenance::{Provenance, Verification, verify_file},
 };
+use aigc_examples::Progress;
 use std::path::{Path, PathBuf};
 
 /// Extensions of files that can have a record.
 const FORMATS: [&str; 4] = ["png", "wav", "wave", "gif"];
 
-/// Verifies the record of each file, and adds a table of them. Returns the valid records, one place
-/// for each file.
+/// Verifies the record of each file, and adds a table of them if it is wanted. Returns the valid
+/// records, one place for each file; none after an interruption.
 pub(crate) fn verify(book: &mut Book, files: &[(String, PathBuf)]) -> Vec<Option<Provenance>> {
+    let stop = book.stop().clone();
+    let verified = book.attempt("records of where the files came from", || {
+        let progress = Progress::new("records", files.len(), &stop);
+        let one = |(_, path): &(String, PathBuf)| -> Result<_> {
+            progress.add(1)?;
+            Ok(verify_one(path))
+        };
+        files.iter().map(one).collect::<Result<Vec<_>>>()
+    });
     let mut table = ProvenanceTable::new();
     let mut found = Vec::with_capacity(files.len());
-    for (name, path) in files {
-        let (status, detail, record) = verify_one(path);
+    for ((name, _), (status, detail, record)) in files.iter().zip(verified.into_iter().flatten()) {
         table.push(name.as_str(), status, detail);
         found.push(record);
     }
-    if !files.is_empty() {
+    if !found.is_empty() && book.wants(Part::Provenance) {
         book.section("Provenance").add(table);
     }
     found

@@ -36,19 +36,30 @@ pub(crate) fn is_digits(path: &Path) -> bool {
 const TEXTS: [&str; 2] = ["txt", "md"];
 /// Extensions of sounds.
 const SOUNDS: [&str; 2] = ["wav", "wave"];
+/// Extensions that say what most files of a folder are; images may have others.
+const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
 
 impl Content {
-    /// The content of a data set. In a folder of several kinds, what most files have.
+    /// The content of a data set. In a folder of several kinds, what most files have; images, if as
+    /// many have captions beside them.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no such file or directory; [`Error::Data`] for an empty directory.
+    /// [`Error::Io`] if there is no such file or directory; [`Error::Data`] for an empty directory,
+    /// or a file that is neither a text nor a sound.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         if is_digits(path) {
             return Ok(Self::Images);
         }
         let about = std::fs::metadata(path).map_err(Error::io(path))?;
         if !about.is_dir() {
-            return Ok(Self::of_file(path));
+            return match Self::of_file(path) {
+                Self::Images => {
+                    let reason = "a single file; expected a folder of images, a text (.txt) or a \
+                                  sound (.wav)";
+                    Err(Error::data(path, DataFault::Mismatch(reason.into())))
+                }
+                other => Ok(other),
+            };
         }
         if MnistDataset::is_in(path) {
             return Ok(Self::Images);
@@ -58,15 +69,18 @@ impl Content {
             let nothing = "no file in it; expected images, texts (.txt) or sounds (.wav)";
             return Err(Error::data(path, DataFault::Empty(nothing.into())));
         }
-        let count = |content| {
-            let of = files.iter().map(|file| Self::of_file(file));
-            of.filter(|found| *found == content).count()
+        let count = |known: &[&str]| {
+            let of_kind = files.iter().filter(|file| has_extension(file, known));
+            of_kind.count()
         };
-        let all = [Self::Images, Self::Texts, Self::Sounds];
-        Ok(all
-            .into_iter()
-            .max_by_key(|c| count(*c))
-            .unwrap_or(Self::Images))
+        // Of equal numbers, the last.
+        let all = [
+            (Self::Texts, count(&TEXTS)),
+            (Self::Sounds, count(&SOUNDS)),
+            (Self::Images, count(&IMAGES)),
+        ];
+        let most = all.into_iter().max_by_key(|(_, count)| *count);
+        Ok(most.map_or(Self::Images, |(content, _)| content))
     }
 
     /// By extension; files with another one may be images.
@@ -175,6 +189,14 @@ impl Subject {
         }
     }
 
+    /// The model of a run.
+    pub(crate) fn model(&self) -> Option<&Model> {
+        match self {
+            Self::Run { model, .. } => Some(model),
+            Self::Samples { .. } => None,
+        }
+    }
+
     /// The directory of a run.
     pub(crate) fn run_dir(&self) -> Option<&Path> {
         match self {
@@ -264,6 +286,26 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_what_most_files_are() {
+        let root = std::env::temp_dir().join(format!("aigc-content-{}", std::process::id()));
+        let of = |files: &[&str]| {
+            let _ = std::fs::remove_dir_all(&root);
+            std::fs::create_dir_all(&root).unwrap();
+            for file in files {
+                std::fs::write(root.join(file), "x").unwrap();
+            }
+            Content::of(&root).unwrap()
+        };
+        assert_eq!(of(&["a.png", "a.txt"]), Content::Images);
+        assert_eq!(of(&["a.wav", "a.json", "b.json"]), Content::Sounds);
+        assert_eq!(of(&["a.txt", "b.md", "a.png"]), Content::Texts);
+        assert_eq!(of(&["a"]), Content::Images);
+        let error = Content::of(&root.join("a")).unwrap_err().to_string();
+        assert!(error.contains("expected a folder of images"), "{error}");
+        std::fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn families_are_recognised() {

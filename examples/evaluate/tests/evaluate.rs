@@ -16,6 +16,7 @@ use std::{
     fs,
     io::Cursor,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn options(subject: &Path, against: &str, further: &[&str]) -> Options {
@@ -168,6 +169,19 @@ fn runs_are_sampled() -> Result<()> {
     let (_, json, page) = evaluate(&run_dir, "digits", &further);
     assert_eq!(measure(&json, "Vendi score")["count"], 30);
     assert_eq!(json["facts"]["Model"], "GAN");
+    let page_dir = run(
+        &options(
+            &run_dir,
+            "digits",
+            &["--samples", "2", "--only", "provenance"],
+        ),
+        &CancelToken::new(),
+    )?;
+    assert_eq!(
+        page_dir.page,
+        Some(run_dir.join("evaluation/report.html")),
+        "the report of a run is in it"
+    );
     assert!(page.contains("Training"));
 
     let checked = options(&run_dir, "digits", &["--check"]);
@@ -177,6 +191,45 @@ fn runs_are_sampled() -> Result<()> {
     let error = run(&options(&run_dir, "digits", &[]), &stopped).unwrap_err();
     assert!(matches!(error, Error::Cancelled { .. }), "{error}");
     Ok(())
+}
+
+/// The class that a record says is the requested one, though records are not asked for; an option
+/// without effect is told of.
+#[test]
+fn recorded_classes_are_requested() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = folder(root.path(), "samples");
+    let (_, test) = digits::train_test_split();
+    for (i, image) in test.0[..40].iter().enumerate() {
+        let record = Provenance::new("a model").with_class(image.label.unwrap() as usize);
+        save_with_provenance(&png(image), &record, &dir.join(format!("{i:02}.png"))).unwrap();
+    }
+    let further = ["--only", "relevance", "--guidance", "2"];
+    let (outcome, json, _) = evaluate(&dir, "digits", &further);
+    let accuracy = measure(&json, "Conditional accuracy");
+    assert_eq!(accuracy["count"], 40);
+    assert!(accuracy["value"].as_f64().unwrap() > 0.8, "{accuracy}");
+    assert!(has_warning(&outcome, &["--guidance has no effect"]));
+}
+
+/// Colours that grey data have not are told of, and held-out digits are the test images alone.
+#[test]
+fn changed_images_are_told_of() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = folder(root.path(), "samples");
+    for i in 0..4 {
+        let picture = image::RgbImage::from_pixel(8, 8, image::Rgb([60 * i, 0, 9]));
+        picture.save(dir.join(format!("{i}.png"))).unwrap();
+    }
+    let further = ["--held-out", "digits", "--only", "originality"];
+    let (outcome, json, _) = evaluate(&dir, "digits", &further);
+    assert!(has_warning(
+        &outcome,
+        &["4 of 4 images are stored in colour"]
+    ));
+    let held_out = format!("held out: {}", digits::train_test_split().1.0.len());
+    let reference = json["facts"]["Reference"].as_str().unwrap();
+    assert!(reference.ends_with(&held_out), "{reference}");
 }
 
 /// Sentences of random words.
@@ -261,7 +314,10 @@ fn sounds_are_compared() {
     assert_eq!(measure(&json, "Fréchet distance (log-mel)")["count"], 8);
     assert!(has_warning(&outcome, &["broken.wav", "skipped"]));
     // Two held-out sounds set no threshold.
-    assert!(has_warning(&outcome, &["Not measured: copies", "held_out"]));
+    assert!(has_warning(
+        &outcome,
+        &["Not measured: copies", "--held-out"]
+    ));
 }
 
 #[test]
@@ -272,6 +328,19 @@ fn bad_input_is_an_error() {
     let error = refused(&text, "digits", &[]).to_string();
     assert!(
         error.contains("`--against` is digits with images, expected texts"),
+        "{error}"
+    );
+    let error = refused(&text, text.to_str().unwrap(), &["--held-out", "digits"]).to_string();
+    assert!(
+        error.contains("`--held-out` is digits with images"),
+        "{error}"
+    );
+    let within = folder(root.path(), "data");
+    fs::write(within.join("b.txt"), "more words").unwrap();
+    let all = root.path().to_str().unwrap();
+    let error = refused(&text, all, &["--held-out", within.to_str().unwrap()]).to_string();
+    assert!(
+        error.contains("`--held-out`") && error.contains("data that are not in"),
         "{error}"
     );
     let empty = folder(root.path(), "empty");
@@ -293,4 +362,35 @@ fn bad_input_is_an_error() {
     folder(&unfinished, "checkpoints");
     let error = refused(&unfinished, "digits", &[]).to_string();
     assert!(error.contains("it has no final model; resume"), "{error}");
+}
+
+/// The exit status says whether all records are valid.
+#[test]
+fn verify_tells_valid_from_cut_and_bare_files() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let bare = png(&digits::load().0[0]);
+    let record = Provenance::new("my model").with_seed(77);
+    save_with_provenance(&bare, &record, &at("valid.png")).unwrap();
+    let valid = fs::read(at("valid.png")).unwrap();
+    fs::write(at("cut.png"), &valid[..valid.len() - 20]).unwrap();
+    fs::write(at("bare.png"), bare).unwrap();
+    let verify = |names: &[&str]| {
+        let tests = std::env::current_exe().unwrap();
+        let program = format!("examples/verify{}", std::env::consts::EXE_SUFFIX);
+        let output = Command::new(tests.parent().unwrap().parent().unwrap().join(program))
+            .arg("--json")
+            .args(names.iter().map(|name| at(name)))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), text)
+    };
+    let (good, text) = verify(&["valid.png"]);
+    assert!(good && text.contains("\"seed\":77"), "{text}");
+    let (good, text) = verify(&["valid.png", "cut.png", "bare.png", "none.png"]);
+    assert!(!good, "{text}");
+    for expected in ["damaged", "no provenance record"] {
+        assert!(text.contains(expected), "{text}");
+    }
 }

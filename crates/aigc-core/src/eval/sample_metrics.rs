@@ -2,7 +2,7 @@
 
 use super::{
     FeatureExtractor, FeatureStatistics, FeatureStream, Features, KernelDistance, PrdcConfig,
-    frechet_distance,
+    features::extract, frechet_distance,
 };
 use crate::{Result, data::SampleBatch, train::Metrics};
 use burn::tensor::{Device, Tensor};
@@ -97,7 +97,7 @@ impl<'a, const D: usize> SampleMetrics<'a, D> {
         for first in (0..count).step_by(self.batch_size) {
             let rows = self.batch_size.min(count - first);
             let batch = samples.clone().narrow(0, first, rows);
-            features.extend(&self.extractor.extract(batch)?)?;
+            features.append(&extract(self.extractor, batch)?)?;
         }
         self.of_features(&features)
     }

@@ -30,7 +30,9 @@ pub fn batch_spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
 /// # Shapes
 /// - x: `[batch, values]`
 pub fn nearest_distance(x: &Tensor<2>) -> Tensor<1> {
+    // Around zero, products of 32 bits keep the digits of distances.
     let x = x.clone().detach();
+    let x = x.clone() - x.mean_dim(0);
     let batch = x.dims()[0];
     let squares = (x.clone() * x.clone()).sum_dim(1);
     let of = |first: usize| {
@@ -66,6 +68,8 @@ pub fn nearest_distance(x: &Tensor<2>) -> Tensor<1> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct DiversityWatch {
+    /// Number of values of a sample.
+    values: usize,
     spread: f64,
     nearest: f64,
     min_diversity: f64,
@@ -90,7 +94,7 @@ impl DiversityWatch {
     /// [`Error::InvalidArgument`] for fewer than two samples, values that are not finite, and
     /// samples that are all the same.
     pub fn new(real: &Tensor<2>) -> Result<Self> {
-        let (spread, nearest) = measure(real)?;
+        let (spread, nearest) = measure("real", real)?;
         if spread <= 1e-6 {
             return Err(Error::argument(
                 "real",
@@ -99,6 +103,7 @@ impl DiversityWatch {
             ));
         }
         Ok(Self {
+            values: real.dims()[1],
             spread,
             nearest,
             min_diversity: 0.2,
@@ -126,9 +131,18 @@ impl DiversityWatch {
     /// - samples: `[samples, values]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for fewer than two samples, or values that are not finite.
+    /// [`Error::InvalidArgument`] for fewer than two samples, another number of values than those
+    /// of the real ones, or values that are not finite.
     pub fn metrics(&self, samples: &Tensor<2>) -> Result<Metrics> {
-        let (spread, nearest) = measure(samples)?;
+        let values = samples.dims()[1];
+        if values != self.values {
+            return Err(Error::argument(
+                "samples",
+                format!("{values} values"),
+                format!("{} values, as many as the real ones", self.values),
+            ));
+        }
+        let (spread, nearest) = measure("samples", samples)?;
         let mut metrics = vec![(Self::DIVERSITY.to_string(), spread / self.spread)];
         if self.nearest > 1e-6 {
             metrics.push((Self::NN_RATIO.to_string(), nearest / self.nearest));
@@ -137,11 +151,11 @@ impl DiversityWatch {
     }
 }
 
-fn measure(samples: &Tensor<2>) -> Result<(f64, f64)> {
+fn measure(name: &str, samples: &Tensor<2>) -> Result<(f64, f64)> {
     let [count, values] = samples.dims();
     if count < 2 || values == 0 {
         return Err(Error::argument(
-            "samples",
+            name,
             format!("{count} of {values} values"),
             "at least 2 samples with values",
         ));
@@ -149,7 +163,7 @@ fn measure(samples: &Tensor<2>) -> Result<(f64, f64)> {
     let both = vec![batch_spread(samples, None), nearest_distance(samples)];
     let both: Vec<f64> = Tensor::cat(both, 0).into_data().iter::<f64>().collect();
     match both.iter().find(|value| !value.is_finite()) {
-        Some(value) => Err(Error::argument("samples", value, "finite values")),
+        Some(value) => Err(Error::argument(name, value, "finite values")),
         None => Ok((both[0], both[1])),
     }
 }
@@ -163,15 +177,18 @@ impl Callback for DiversityWatch {
         let Some(diversity) = value(Self::DIVERSITY) else {
             return Ok(());
         };
-        let nearest = value(Self::NN_RATIO).unwrap_or(1.0);
-        let wrong = diversity < self.min_diversity || nearest < self.min_nn_ratio;
+        let nearest = value(Self::NN_RATIO);
+        let wrong = diversity < self.min_diversity
+            || nearest.is_some_and(|nearest| nearest < self.min_nn_ratio);
         if wrong && !self.collapsed {
+            let nearest = nearest.map_or(String::new(), |nearest| {
+                let percent = 100.0 * nearest;
+                format!(", the distance to the nearest other sample {percent:.0} %")
+            });
             let text = format!(
                 "the model is collapsing: the diversity of its samples is {:.0} % of that of real \
-                 samples, the distance to the nearest other sample {:.0} %; a lower learning rate \
-                 or another seed may help",
-                100.0 * diversity,
-                100.0 * nearest
+                 samples{nearest}; a lower learning rate or another seed may help",
+                100.0 * diversity
             );
             self.alerts.push(("collapse", text));
         }
@@ -258,8 +275,15 @@ mod tests {
     fn unusable_samples_are_errors() {
         let device = Device::flex();
         let text = |real: Tensor<2>| DiversityWatch::new(&real).unwrap_err().to_string();
-        assert!(text(Tensor::zeros([1, 4], &device)).contains("`samples` is 1 of 4 values"));
+        assert!(text(Tensor::zeros([1, 4], &device)).contains("`real` is 1 of 4 values"));
         assert!(text(Tensor::ones([5, 4], &device)).contains("all the same"));
         assert!(text(Tensor::ones([5, 4], &device) / 0.0).contains("finite"));
+        let watch = DiversityWatch::new(&Rng::new(1).normal([9, 4], &device)).unwrap();
+        let error = watch.metrics(&Rng::new(1).normal([9, 3], &device));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("`samples` is 3 values, expected 4"),
+            "{error}"
+        );
     }
 }

@@ -133,7 +133,7 @@ impl Classified<'_> {
             n,
         )
         .with_floor(floor)
-        .with_interval(low, high)
+        .with_interval(low.min(1.0), high.min(1.0))
         .with_explanation("How evenly the classes occur: 1 if all do equally; real data is ideal.")
         .with_command("eval::class_entropy")
         .with_note(format!(

@@ -4,8 +4,8 @@ use aigc_core::{
     Result,
     eval::{
         FeatureStatistics, Features, MmdEstimator, MmdKernel, Prdc, PrdcConfig, centred_bootstrap,
-        frechet_distance, frechet_interval, inception_score, maximum_mean_discrepancy,
-        mean_pairwise_distance, mmd_interval,
+        cmmd, frechet_distance, frechet_interval, maximum_mean_discrepancy, mean_pairwise_distance,
+        mmd_interval,
         report::{Aspect, Better, Measure},
         sampled_pairwise_distance, vendi_score,
     },
@@ -33,6 +33,12 @@ pub(crate) struct Compared<'a> {
 }
 
 impl Compared<'_> {
+    /// The held-out images for measures that depend on the number of images: if there are at least
+    /// half as many as samples.
+    pub(crate) fn comparable(&self) -> Option<&Features> {
+        self.held_out.filter(|x| 2 * x.len() >= self.samples.len())
+    }
+
     /// A measure of the samples with the value of held-out images.
     fn measure(&self, aspect: Aspect, name: &str, of: [Option<f64>; 2], better: Better) -> Measure {
         let [value, floor] = of;
@@ -47,8 +53,8 @@ impl Compared<'_> {
                     measure.with_note(format!("Real data: {m} held-out images."))
                 } else {
                     measure.with_note(format!(
-                        "Real data: {m} held-out images. Another number than that of the samples \
-                         ({n}) shifts this measure a little."
+                        "Real data: {m} held-out images; another number than that of the samples \
+                         ({n}) shifts their value."
                     ))
                 }
             }
@@ -63,7 +69,7 @@ impl Compared<'_> {
 
     /// A value of the samples, and the same of the held-out images.
     fn both(&self, value: impl Fn(&Features) -> Result<f64>) -> Result<[Option<f64>; 2]> {
-        let floor = self.held_out.map(&value).transpose()?;
+        let floor = self.comparable().map(&value).transpose()?;
         Ok([Some(value(self.samples)?), floor])
     }
 
@@ -161,9 +167,43 @@ impl Compared<'_> {
             rows.truncate(MOST);
             x.select(&rows)
         };
-        let (real, samples) = (some(&real), some(self.samples));
-        let (low, high) = mmd_interval(&real, &samples, MmdKernel::KID, 200, CONFIDENCE, &mut rng)?;
-        Ok(vec![measure.with_interval(low, high)])
+        let (some_real, samples) = (some(&real), some(self.samples));
+        let (low, high) = mmd_interval(
+            &some_real,
+            &samples,
+            MmdKernel::KID,
+            200,
+            CONFIDENCE,
+            &mut rng,
+        )?;
+        if some_real.len() == real.len() && samples.len() == self.samples.len() {
+            return Ok(vec![measure.with_interval(low, high)]);
+        }
+        // About the value of all samples instead of that of the drawn ones.
+        let unbiased = MmdEstimator::Unbiased;
+        let drawn = maximum_mean_discrepancy(&some_real, &samples, MmdKernel::KID, unbiased)?;
+        let shift = of[0].map_or(0.0, |value| value - drawn);
+        let measure = measure
+            .with_interval(low + shift, high + shift)
+            .with_note(format!(
+                "The interval is of {} real images and {} samples, and wider than for all.",
+                some_real.len(),
+                samples.len()
+            ));
+        Ok(vec![measure])
+    }
+
+    /// The distance of CLIP features by Jayasumana et al. 2024.
+    pub(crate) fn cmmd(&self) -> Result<Vec<Measure>> {
+        let real = self.some_real();
+        let of = self.both(|x| cmmd(&real, x))?;
+        let measure = self
+            .measure(Aspect::Quality, "CMMD", of, Better::Lower)
+            .with_reference(self.reference, real.len())
+            .with_explanation("The discrepancy of CLIP features under a wide Gaussian kernel.")
+            .with_command("eval::cmmd")
+            .with_note("Published values have the features of CLIP ViT-L/14 at 336 pixels.");
+        Ok(vec![measure])
     }
 
     /// Precision, density, recall and coverage.
@@ -174,10 +214,9 @@ impl Compared<'_> {
         let found = each.prdc();
         let mut rng = self.rng("neighbourhoods");
         let [low, high] = each.intervals(200, CONFIDENCE, &mut rng)?;
-        let floor = self
-            .held_out
-            .map(|x| config.compute(&real, x))
-            .transpose()?;
+        // Fewer than the neighbours have no neighbourhoods.
+        let floor = self.comparable().filter(|x| x.len() > config.nearest_k);
+        let floor = floor.map(|x| config.compute(&real, x)).transpose()?;
         let measure = |aspect, name: &str, value: fn(&Prdc) -> f64, text: &str| {
             let name = format!("{name} ({})", self.label);
             let of = [Some(value(&found)), floor.as_ref().map(value)];
@@ -241,7 +280,10 @@ impl Compared<'_> {
 
     /// The effective number of samples.
     pub(crate) fn vendi(&self) -> Result<Vec<Measure>> {
-        let of = self.both(vendi_score)?;
+        // It grows with the number of samples.
+        let real = self.held_out.filter(|x| x.len() == self.samples.len());
+        let real = real.map(vendi_score).transpose()?;
+        let of = [Some(vendi_score(self.samples)?), real];
         let name = format!("Vendi score ({})", self.label);
         let measure = self
             .measure(Aspect::Diversity, &name, of, Better::Higher)
@@ -260,40 +302,6 @@ impl Compared<'_> {
             .with_note("Bootstrap of the samples with 100 rounds.");
         Ok(vec![measure])
     }
-}
-
-/// The Inception Score of logits of samples and of held-out images.
-pub(crate) fn score(
-    logits: &Features,
-    held_out: Option<&Features>,
-    label: &str,
-    seed: u64,
-) -> Result<Vec<Measure>> {
-    let splits = |x: &Features| (x.len() / 100).clamp(1, 10);
-    let found = inception_score(logits, splits(logits), Some(seed))?;
-    let floor = held_out.map(|x| inception_score(x, splits(x), Some(seed)));
-    let floor = floor.transpose()?;
-    let name = match label {
-        "InceptionV3" => "Inception Score".to_string(),
-        _ => format!("Inception Score ({label})"),
-    };
-    let measure = Measure::new(
-        Aspect::Quality,
-        name,
-        found.mean,
-        Better::Higher,
-        logits.len(),
-    )
-    .with_explanation("How certain the class of each sample is, and how varied all classes are.")
-    .with_command("eval::inception_score")
-    .with_note(format!(
-        "Over {} parts, deviation {:.3}.",
-        found.count, found.std
-    ));
-    Ok(vec![match floor {
-        Some(floor) => measure.with_floor(floor.mean),
-        None => measure,
-    }])
 }
 
 pub(crate) fn statistics(features: &Features) -> Result<FeatureStatistics> {

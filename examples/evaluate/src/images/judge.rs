@@ -2,10 +2,11 @@
 
 use super::{
     classes::{ClassReader, Classified, KNOWN},
-    compare::{Compared, score},
+    compare::Compared,
     extract::{Clip, Extractor},
     originality::{Images, in_features},
     run::ImageModel,
+    score::score,
     set::ImageSet,
 };
 use crate::{Options, Part, book::Book};
@@ -40,7 +41,12 @@ impl Judged {
             rows.truncate(self.samples.len());
             set.select(&rows)
         });
-        match extractor {
+        let needed = [Part::Quality, Part::Diversity, Part::Originality]
+            .into_iter()
+            .any(|part| book.wants(part))
+            || book.wants(Part::Relevance) && prompts.is_some();
+        match extractor.filter(|_| needed) {
+            None if !needed => {}
             Some(extractor) => self.in_features(extractor, real.as_ref(), options, prompts, book),
             None => book.warn(format!(
                 "Images of {shape} are too large for their pixels to be features: distances and \
@@ -48,14 +54,15 @@ impl Judged {
                  FILE."
             )),
         }
-        if prompts.is_some() && extractor.is_none_or(|e| e.clip().is_none()) {
+        let relevance = book.wants(Part::Relevance) && prompts.is_some();
+        if relevance && extractor.is_none_or(|e| e.clip().is_none()) {
             book.warn("The CLIP score was not measured: it needs --features clip DIR.");
         }
         let known = book.attempt("nearest training images", || {
             NearestNeighbors::from_batches(self.train.batches(), KNOWN, &self.device)
         });
         self.classes(extractor, known.as_ref(), real.as_ref(), book);
-        self.originality(known.as_ref(), book);
+        self.originality(known.as_ref(), options, book);
     }
 
     /// Quality, diversity and originality in features.
@@ -86,9 +93,21 @@ impl Judged {
             reference: &self.train.name,
             seed: options.seed,
         };
+        if let Some(real) = real.filter(|_| compared.comparable().is_none()) {
+            book.warn(format!(
+                "There are {} held-out images for {} samples, too few for the values of real data \
+                 of measures that depend on the number. Give --samples {} or --held-out DATA.",
+                real.len(),
+                samples.len(),
+                real.len().max(2)
+            ));
+        }
         if book.wants(Part::Quality) {
             book.measures("Fréchet distance", || compared.frechet());
             book.measures("kernel distance", || compared.kernel_distance());
+            if extractor.clip().is_some() {
+                book.measures("CMMD", || compared.cmmd());
+            }
         }
         if book.wants(Part::Quality) || book.wants(Part::Diversity) {
             let (quality, diversity) = (book.wants(Part::Quality), book.wants(Part::Diversity));
@@ -184,7 +203,7 @@ impl Judged {
         classified.report(book);
     }
 
-    fn originality(&self, known: Option<&NearestNeighbors>, book: &mut Book) {
+    fn originality(&self, known: Option<&NearestNeighbors>, options: &Options, book: &mut Book) {
         let images = Images {
             samples: &self.samples,
             train: &self.train,
@@ -194,7 +213,8 @@ impl Judged {
         let wanted = book.wants(Part::Originality);
         let copies = if wanted { images.copies(book) } else { None };
         if let Some(model) = self.model.as_ref().filter(|_| wanted) {
-            book.measures("memorisation", || images.memorization(model));
+            let (seed, stop) = (options.seed, &self.stop);
+            book.measures("memorisation", || images.memorization(model, seed, stop));
         }
         images.gallery(book, known, copies.as_deref());
     }

@@ -4,9 +4,11 @@ mod classes;
 mod compare;
 mod extract;
 mod judge;
+mod losses;
 mod originality;
 mod requested;
 mod run;
+mod score;
 mod set;
 mod source;
 
@@ -85,7 +87,7 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
         return Ok(());
     }
     let records = verify(book, subject, &samples);
-    let samples = with_recorded_classes(samples, &train, &records);
+    let samples = with_recorded_classes(samples, &train, &records, book);
     let prompts = prompts(options, &records, samples.len(), book)?;
     let judged = Judged {
         samples,
@@ -120,8 +122,7 @@ fn reference(
     let (train, held_out) = match &options.held_out {
         None => reader.split(&source, against, book)?,
         Some(path) => {
-            let held_out = Source::open(path, shape)?;
-            let (held_out, _) = reader.whole(&held_out, path, book)?;
+            let held_out = reader.held_out(&Source::open(path, shape)?, path, against, book)?;
             // Training images of MNIST-format files and digits; all of a folder.
             let train = match source {
                 Source::Folder(_) => reader.whole(&source, against, book)?.0,

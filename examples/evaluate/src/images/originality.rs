@@ -1,6 +1,6 @@
 //! Originality of images: copies, closest records, and the training images beside the samples.
 
-use super::{compare::Compared, run::ImageModel, set::ImageSet};
+use super::{classes::KNOWN, compare::Compared, losses::losses, run::ImageModel, set::ImageSet};
 use crate::{Part, book::Book};
 use aigc_core::{
     CancelToken, Error, Result,
@@ -19,6 +19,8 @@ use aigc_examples::Progress;
 const SIDE: usize = 64;
 /// Held-out images that calibrate the detector.
 const CALIBRATION: usize = 2000;
+/// Images of each set whose losses are computed.
+const LOSSES: usize = 1000;
 /// Samples that are shown.
 const SHOWN: usize = 24;
 /// Training images beneath each.
@@ -60,6 +62,18 @@ impl Images<'_> {
         })?;
         let rows: Vec<usize> = (0..held_out.len().min(CALIBRATION)).collect();
         let held_out = held_out.select(&rows).reduced(SIDE)?;
+        let calibration = CopyDetectorConfig::default().calibration;
+        let needed = calibration.num_needed();
+        if held_out.len() < needed {
+            return Err(Error::argument(
+                "--held-out",
+                format!("{} images", held_out.len()),
+                format!(
+                    "at least {needed}, for a threshold with at most {:.0} % false alarms",
+                    100.0 * calibration.false_alarm_rate
+                ),
+            ));
+        }
         let (train, samples) = (self.train.reduced(SIDE)?, self.samples.reduced(SIDE)?);
         let ImageShape { height, width, .. } = train.shape();
         let config = CopyDetectorConfig {
@@ -99,12 +113,21 @@ impl Images<'_> {
             Ok(shown)
         });
         let Some(shown) = shown else { return };
-        let mut caption =
-            "Samples, and beneath each the training images that are nearest to it in \
-                           pixels, with their distances."
-                .to_string();
-        if copies.is_some() {
-            caption.push_str(" Samples that are flagged as copies come first.");
+        let mut caption = match known {
+            Some(_) if self.train.len() > KNOWN => format!(
+                "Samples, and beneath each those of {KNOWN} training images, drawn at random, that \
+                 are nearest to it in pixels, with their distances."
+            ),
+            Some(_) => "Samples, and beneath each the training images that are nearest to it in \
+                        pixels, with their distances."
+                .into(),
+            None => "Samples.".to_string(),
+        };
+        if copies.is_some_and(|copies| copies.iter().any(|found| found.is_copy)) {
+            caption.push_str(
+                " Samples that are flagged as copies come first, with the training image that they \
+                 copy and its distance after alignment, 0 to 2.",
+            );
         }
         book.section("Samples and training images")
             .add(Gallery::new(caption, shown));
@@ -151,23 +174,25 @@ impl Images<'_> {
     }
 
     /// How far the losses of training images lie below those of held-out ones.
-    pub(crate) fn memorization(&self, model: &ImageModel) -> Result<Vec<Measure>> {
+    pub(crate) fn memorization(
+        &self,
+        model: &ImageModel,
+        seed: u64,
+        stop: &CancelToken,
+    ) -> Result<Vec<Measure>> {
         let held_out = self.held_out.ok_or_else(|| {
             Error::argument("--held-out", "missing", "images to compare the losses with")
         })?;
-        let n = held_out.len().min(self.train.len()).min(CALIBRATION);
-        let rows: Vec<usize> = (0..n).collect();
-        let losses = |set: &ImageSet| {
-            let losses = model.losses(&set.select(&rows), self.device);
-            losses.unwrap_or_else(|| {
-                Err(Error::unsupported(
-                    "a loss for each image",
-                    model.family(),
-                    "it is computed for autoencoders without conditions only",
-                ))
-            })
+        let n = held_out.len().min(self.train.len()).min(LOSSES);
+        // The images of a folder are in the order of their classes.
+        let some = |set: &ImageSet, purpose: &str| {
+            let mut rows = Rng::stream(seed, purpose, 0).permutation(set.len());
+            rows.truncate(n);
+            losses(model, &set.select(&rows), self.device, stop)
         };
-        let found = memorization(&losses(self.train)?, &losses(held_out)?)?;
+        let of_train = some(self.train, "losses of training images")?;
+        let of_held_out = some(held_out, "losses of held-out images")?;
+        let found = memorization(&of_train.values, &of_held_out.values)?;
         let measure = Measure::new(
             Aspect::Originality,
             "Memorisation (AUC)",
@@ -179,8 +204,8 @@ impl Images<'_> {
         .with_explanation("How often a training image has a smaller loss than a held-out one.")
         .with_command("eval::memorization")
         .with_note(format!(
-            "Loss: the negative ELBO at the posterior's mean. Training {:.3}, held out {:.3} nats; \
-             gap {:.3} ({:.3} to {:.3}).",
+            "Loss: {}. Training {:.4}, held out {:.4}; gap {:.4} ({:.4} to {:.4}).",
+            of_train.name,
             found.train.mean,
             found.held_out.mean,
             found.gap,

@@ -42,6 +42,7 @@ pub(super) fn with_recorded_classes(
     mut samples: ImageSet,
     train: &ImageSet,
     records: &[Option<Provenance>],
+    book: &mut Book,
 ) -> ImageSet {
     if samples.labels().is_some() || records.len() != samples.len() {
         return samples;
@@ -53,17 +54,30 @@ pub(super) fn with_recorded_classes(
             .filter(|class| known(*class))
             .map(|class| class as u32);
     }
+    let found = samples.images.iter().filter(|image| image.label.is_some());
+    let (found, n) = (found.count(), samples.len());
+    if found > 0 && found < n && book.wants(Part::Relevance) {
+        book.warn(format!(
+            "Only {found} of {n} samples have a class of the data in their records; the accuracy \
+             of classes is not measured."
+        ));
+    }
     samples.classes.clone_from(&train.classes);
     samples
 }
 
-/// Verifies the files of the samples, or the pictures of a run.
+/// Verifies the files of the samples, or the pictures of a run. Records also say what was
+/// requested.
 pub(super) fn verify(
     book: &mut Book,
     subject: &Subject,
     samples: &ImageSet,
 ) -> Vec<Option<Provenance>> {
-    if !book.wants(Part::Provenance) {
+    let needed = match subject.run_dir() {
+        Some(_) => book.wants(Part::Provenance),
+        None => book.wants(Part::Provenance) || book.wants(Part::Relevance),
+    };
+    if !needed {
         return vec![];
     }
     let files: Vec<(String, PathBuf)> = match subject.run_dir() {
@@ -170,8 +184,13 @@ mod tests {
     fn recorded_classes_are_requested_ones() {
         let train = set(&["a", "b"], &[Some(0)]);
         let records = [Some(Provenance::new("m").with_class(1)), None];
-        let samples = with_recorded_classes(set(&[], &[None, None]), &train, &records);
+        let stop = CancelToken::new();
+        let options = <Options as clap::Parser>::parse_from(["evaluate", "x", "--against", "y"]);
+        let mut book = Book::new(&options, &stop);
+        let samples = set(&[], &[None, None]);
+        let samples = with_recorded_classes(samples, &train, &records, &mut book);
         assert_eq!(samples.images[0].label, Some(1));
         assert_eq!(samples.labels(), None);
+        assert!(book.into_warnings()[0].contains("Only 1 of 2 samples"));
     }
 }

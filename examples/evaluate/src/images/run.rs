@@ -12,9 +12,7 @@ use aigc_core::{
 use aigc_diffusion::{ClassifierFreeGuidance, Pipeline};
 use aigc_examples::{Progress, complete};
 use aigc_gan::{AnyGan, GanSampler, Generator};
-use aigc_vae::{
-    AnyVae, CodePrior, ConditionKind, HierarchicalVae, Vae, VaeSampler, VqSampler, VqVae, elbo,
-};
+use aigc_vae::{AnyVae, CodePrior, HierarchicalVae, Vae, VaeSampler, VqSampler, VqVae};
 
 /// The opened model of a run.
 pub(crate) enum ImageModel {
@@ -123,24 +121,6 @@ impl ImageModel {
         };
         drop(progress);
         to_set(complete(samples)?, self.shape()?)
-    }
-
-    /// The negative ELBO of each image at the mean of its posterior, in nats; `None` for models
-    /// without such a loss.
-    pub(crate) fn losses(&self, images: &ImageSet, device: &Device) -> Option<Result<Vec<f64>>> {
-        let Self::Vae(vae) = self else { return None };
-        if vae.condition_kind() != ConditionKind::default() {
-            return None;
-        }
-        let losses = images.batches().map(|batch| -> Result<Vec<f64>> {
-            let x = batch?.to_tensor(device);
-            let posterior = vae.encode(x.clone());
-            let likelihood = vae.decode(posterior.mean.clone());
-            let terms = elbo(x, &posterior, &likelihood);
-            let losses = (terms.kl - terms.log_likelihood).to_data();
-            Ok(losses.iter::<f64>().collect())
-        });
-        Some(losses.collect::<Result<Vec<_>>>().map(|all| all.concat()))
     }
 }
 

@@ -15,7 +15,7 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_examples::Progress;
-use image::ImageReader;
+use image::{ImageDecoder, ImageReader};
 use std::path::Path;
 
 /// Bytes of images that are kept in memory.
@@ -43,7 +43,18 @@ impl Source {
         }
         if MnistDataset::is_in(path) {
             let train = MnistDataset::from_dir(path, Split::Train)?;
-            let test = MnistDataset::from_dir(path, Split::Test).ok();
+            let test = match MnistDataset::from_dir(path, Split::Test) {
+                Ok(test) => Some(test),
+                Err(
+                    Error::Io { .. }
+                    | Error::Data {
+                        fault: DataFault::Empty(_),
+                        ..
+                    },
+                ) => None,
+                // Files that are there and broken are no reason to go on without them.
+                Err(error) => return Err(error),
+            };
             return Ok(Self::Mnist { train, test });
         }
         Ok(Self::Folder(open_folder(path, shape)?))
@@ -113,12 +124,13 @@ impl Reader<'_> {
         match source {
             Source::Digits => {
                 let (train, test) = digits::train_test_split();
-                let train = self.set(&train, name("training"))?;
-                Ok((train, Some(self.set(&test, name("test"))?)))
+                let train = self.set(&train, name("training"), book)?;
+                Ok((train, Some(self.set(&test, name("test"), book)?)))
             }
             Source::Mnist { train, test } => {
-                let test = test.as_ref().map(|test| self.set(test, name("test")));
-                Ok((self.set(train, name("training"))?, test.transpose()?))
+                let test = test.as_ref().map(|test| self.set(test, name("test"), book));
+                let test = test.transpose()?;
+                Ok((self.set(train, name("training"), book)?, test))
             }
             Source::Folder(folder) => {
                 // The tenth that the programs of this repository hold out.
@@ -131,14 +143,39 @@ impl Reader<'_> {
                     false => &order,
                 };
                 let (train, _) = self.files(folder, path, train, name("training"), book)?;
-                // Readable or not: without held-out images, some measures are left out.
-                let held = self.files(folder, path, &held_out, name("held-out"), book);
-                Ok((train, held.ok().filter(|_| n > 1).map(|(set, _)| set)))
+                if n < 2 {
+                    return Ok((train, None));
+                }
+                match self.files(folder, path, &held_out, name("held-out"), book) {
+                    Ok((held_out, _)) => Ok((train, Some(held_out))),
+                    // Without readable held-out images, some measures are left out.
+                    Err(Error::Data { .. }) => Ok((train, None)),
+                    Err(error) => Err(error),
+                }
             }
         }
     }
 
-    /// All images of a data set.
+    /// The images of a data set that a model trained on `against` has not seen.
+    pub(crate) fn held_out(
+        &self,
+        source: &Source,
+        path: &Path,
+        against: &Path,
+        book: &mut Book,
+    ) -> Result<ImageSet> {
+        let name = path.display().to_string();
+        match source {
+            Source::Digits => self.set(&digits::train_test_split().1, name, book),
+            Source::Mnist { test: None, .. } if path == against => {
+                let expected = "data with test images; these have training images alone";
+                Err(Error::argument("--held-out", name, expected))
+            }
+            _ => Ok(self.whole(source, path, book)?.0),
+        }
+    }
+
+    /// All images of a data set; of files in the format of MNIST, the test images.
     pub(crate) fn whole(
         &self,
         source: &Source,
@@ -147,9 +184,9 @@ impl Reader<'_> {
     ) -> Result<(ImageSet, usize)> {
         let name = path.display().to_string();
         match source {
-            Source::Digits => Ok((self.set(&digits::load(), name)?, 0)),
+            Source::Digits => Ok((self.set(&digits::load(), name, book)?, 0)),
             Source::Mnist { train, test } => {
-                let set = self.set(test.as_ref().unwrap_or(train), name)?;
+                let set = self.set(test.as_ref().unwrap_or(train), name, book)?;
                 Ok((set, 0))
             }
             Source::Folder(folder) => {
@@ -160,9 +197,23 @@ impl Reader<'_> {
     }
 
     /// At most as many of `rows` as memory allows, in order.
-    fn limited(&self, rows: &[usize], shape: ImageShape) -> Vec<usize> {
-        let most = (MAX_BYTES / shape.numel().max(1)).clamp(2, MAX_IMAGES);
-        let most = self.most.map_or(most, |given| given.min(most));
+    fn limited(
+        &self,
+        rows: &[usize],
+        shape: ImageShape,
+        name: &str,
+        book: &mut Book,
+    ) -> Vec<usize> {
+        let fit = (MAX_BYTES / shape.numel().max(1)).clamp(2, MAX_IMAGES);
+        let wanted = self.most.unwrap_or(rows.len()).min(rows.len());
+        if wanted > fit {
+            book.warn(format!(
+                "{name}: only {fit} of {} images of {shape} were read, at random; copies of the \
+                 others are not found.",
+                rows.len()
+            ));
+        }
+        let most = wanted.min(fit);
         if rows.len() <= most {
             return rows.to_vec();
         }
@@ -173,12 +224,17 @@ impl Reader<'_> {
     }
 
     /// Images that are all readable.
-    fn set(&self, data: &impl Dataset<Item = Image>, name: String) -> Result<ImageSet> {
+    fn set(
+        &self,
+        data: &impl Dataset<Item = Image>,
+        name: String,
+        book: &mut Book,
+    ) -> Result<ImageSet> {
         if data.is_empty() {
             return Err(Error::argument("images", 0, "at least 1 image"));
         }
         let rows: Vec<usize> = (0..data.len()).collect();
-        let rows = self.limited(&rows, data.get(0)?.shape);
+        let rows = self.limited(&rows, data.get(0)?.shape, &name, book);
         let images = rows.iter().map(|row| data.get(*row));
         let images = images.collect::<Result<Vec<Image>>>()?;
         let last = images.iter().filter_map(|image| image.label).max();
@@ -203,7 +259,7 @@ impl Reader<'_> {
     ) -> Result<(ImageSet, usize)> {
         let shape = folder.shape();
         let files: Vec<&Path> = folder.files().collect();
-        let rows = self.limited(rows, shape);
+        let rows = self.limited(rows, shape, &name, book);
         let progress = Progress::new("reading images", rows.len(), self.stop);
         let mut set = ImageSet {
             name,
@@ -212,7 +268,8 @@ impl Reader<'_> {
             files: vec![],
             classes: folder.classes().to_vec(),
         };
-        let (mut broken, mut failed, mut other_sizes) = (Vec::new(), None, 0);
+        let (mut broken, mut failed) = (Vec::new(), None);
+        let (mut other_sizes, mut colours) = (0, 0);
         for row in &rows {
             progress.add(1)?;
             let file = files[*row];
@@ -220,7 +277,10 @@ impl Reader<'_> {
             let shown = relative.display().to_string();
             match folder.get(*row) {
                 Ok(image) => {
-                    other_sizes += usize::from(!has_size(file, shape));
+                    if let Some((size, has_colour)) = header(file) {
+                        other_sizes += usize::from(size != (shape.width, shape.height));
+                        colours += usize::from(has_colour && shape.channels == 1);
+                    }
                     set.images.push(image);
                     set.names.push(shown);
                     set.files.push(file.to_path_buf());
@@ -233,6 +293,14 @@ impl Reader<'_> {
         }
         if set.images.is_empty() {
             return Err(nothing_readable(path, rows.len(), failed));
+        }
+        if colours > 0 {
+            book.warn(format!(
+                "{}: {colours} of {} images are stored in colour and were made grey, like the \
+                 images that they are compared with.",
+                set.name,
+                set.len()
+            ));
         }
         if let Some(first) = failed {
             book.warn(format!(
@@ -247,11 +315,11 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a file says that it has these sides.
-fn has_size(file: &Path, shape: ImageShape) -> bool {
+/// Width and height of a file, and whether it is stored in colour.
+fn header(file: &Path) -> Option<((usize, usize), bool)> {
     let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
-    let sides = reader.ok().and_then(|reader| reader.into_dimensions().ok());
-    sides.is_none_or(|(width, height)| {
-        (height as usize, width as usize) == (shape.height, shape.width)
-    })
+    let decoder = reader.ok()?.into_decoder().ok()?;
+    let (width, height) = decoder.dimensions();
+    let has_colour = decoder.color_type().has_color();
+    Some(((width as usize, height as usize), has_colour))
 }

@@ -1,17 +1,17 @@
 //! All measures of a set of sounds.
 
-use super::{Sounds, wav::Clip};
+use super::{Sounds, statistics, wav::Clip};
 use crate::{Part, book::Book, provenance};
 use aigc_core::{
     Error, Result,
     eval::{
-        CalibrationConfig, FeatureCopyDetector, authenticity, closest_records, frechet_distance,
-        frechet_interval, mean_pairwise_distance,
+        CalibrationConfig, FeatureCopyDetector, Features, authenticity, bootstrap, closest_records,
+        frechet_distance, frechet_interval, mean_pairwise_distance,
         report::{Aspect, Better, Measure, SoundSample, Table},
     },
     rng::Rng,
 };
-use std::{cmp::Ordering, path::PathBuf};
+use std::path::PathBuf;
 
 /// Sounds that can be played on the page.
 const SHOWN: usize = 8;
@@ -20,6 +20,10 @@ const SHOWN_SECONDS: usize = 10;
 /// Seconds of a frame, and the root mean square below which it is silent (−60 dB).
 const FRAME: f64 = 0.02;
 const SILENCE: f64 = 1e-3;
+/// Sounds in the table.
+const LISTED: usize = 200;
+/// Sounds from which on means have intervals.
+const LEAST: usize = 5;
 /// The neighbour that distances to training sounds are relative to.
 const NEIGHBOUR: usize = 10;
 
@@ -49,7 +53,7 @@ impl Judged {
     pub(super) fn report(&self, book: &mut Book) -> Result<()> {
         if book.wants(Part::Quality) {
             book.measures("Fréchet distance", || self.frechet());
-            book.measures("silence and duration", || Ok(self.plain()));
+            book.measures("silence and duration", || self.plain());
         }
         if book.wants(Part::Diversity) {
             book.measures("mean pairwise distance", || self.diversity());
@@ -79,20 +83,33 @@ impl Judged {
     ) -> Measure {
         let measure = Measure::new(aspect, name, value, better, self.samples.clips.len())
             .with_reference(self.train.name.as_str(), self.train.clips.len());
-        match (floor, &self.held_out) {
-            (Some(floor), Some(set)) => measure
-                .with_floor(floor)
-                .with_note(format!("Real data: {} held-out sounds.", set.clips.len())),
-            _ => measure,
+        match floor {
+            Some(floor) => measure.with_floor(floor),
+            None => measure,
         }
+    }
+
+    /// Held-out sounds in the place of the samples: as many, drawn at random, or at least half as
+    /// many, as a Fréchet distance falls with the number.
+    fn real(&self) -> Option<Features> {
+        let (set, n) = (self.held_out.as_ref()?, self.samples.clips.len());
+        let m = set.clips.len();
+        if m < n.div_ceil(2).max(2) {
+            return None;
+        }
+        let mut rows = Rng::stream(self.seed, "real data", 0).permutation(m);
+        rows.truncate(n);
+        Some(set.features.select(&rows))
     }
 
     /// The Fréchet distance of log-mel spectra.
     fn frechet(&self) -> Result<Vec<Measure>> {
-        let (train, samples) = (self.train.statistics()?, self.samples.statistics()?);
+        let train = statistics(&self.train.features)?;
+        let samples = statistics(&self.samples.features)?;
         let value = frechet_distance(&train, &samples)?;
-        let floor = self.held_out.as_ref().filter(|set| set.clips.len() > 1);
-        let floor = floor.map(|set| frechet_distance(&train, &set.statistics()?));
+        let real = self.real();
+        let floor = real.as_ref();
+        let floor = floor.map(|real| frechet_distance(&train, &statistics(real)?));
         let mut rng = Rng::stream(self.seed, "Fréchet interval", 0);
         let features = &self.samples.features;
         let (low, high) = frechet_interval(&train.moments()?, features, 40, 0.95, &mut rng)?;
@@ -108,6 +125,13 @@ impl Judged {
             .with_explanation("How far means and deviations of mel spectra are from real sounds.")
             .with_command("eval::audio::LogMel, eval::frechet_distance")
             .with_note("No Fréchet audio distance, which is defined on a network's features.");
+        let measure = match &real {
+            Some(real) => measure.with_note(format!("Real data: {} held-out sounds.", real.len())),
+            None => measure.with_note(
+                "There are fewer than half as many held-out sounds as samples: the value of real \
+                 data is missing.",
+            ),
+        };
         Ok(vec![match samples.warning().or(train.warning()) {
             Some(few) => measure.with_warning(format!("{name}: {few}")),
             None => measure,
@@ -115,26 +139,30 @@ impl Judged {
     }
 
     /// Silence and duration, which are as in the data at best.
-    fn plain(&self) -> Vec<Measure> {
-        let both = |of: fn(&Clip) -> f64| (self.samples.mean(of), Some(self.train.mean(of)));
-        let (silence, duration) = (both(silence), both(Clip::seconds));
-        let target = |of: (f64, Option<f64>)| Better::Target(of.1.unwrap_or(of.0));
-        vec![
-            self.measure(
-                Aspect::Quality,
-                "Silence",
-                (silence.0, None),
-                target(silence),
-            )
-            .with_explanation("The share of frames below −60 dB; that of the data is ideal."),
-            self.measure(
-                Aspect::Quality,
-                "Mean duration",
-                (duration.0, None),
-                target(duration),
-            )
-            .with_explanation("In seconds; that of the data is ideal."),
-        ]
+    fn plain(&self) -> Result<Vec<Measure>> {
+        let measure = |name: &str, of: fn(&Clip) -> f64| -> Result<Measure> {
+            let values: Vec<f64> = self.samples.clips.iter().map(of).collect();
+            let real: Vec<f64> = self.train.clips.iter().map(of).collect();
+            let n = values.len();
+            let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+            let target = Better::Target(mean(&real));
+            let measure = self.measure(Aspect::Quality, name, (mean(&values), None), target);
+            let mut rng = Rng::stream(self.seed, name, 0);
+            let (low, high) = bootstrap(n, 1000, 0.95, &mut rng, |items| {
+                Ok(items.iter().map(|i| values[*i]).sum::<f64>() / n as f64)
+            })?;
+            // Equal values have no spread, and few ones too little.
+            Ok(match n >= LEAST && low < high {
+                true => measure.with_interval(low, high),
+                false => measure,
+            })
+        };
+        let silent = measure("Silence", silence)?;
+        let duration = measure("Mean duration", Clip::seconds)?;
+        Ok(vec![
+            silent.with_explanation("The share of frames below −60 dB; that of the data is ideal."),
+            duration.with_explanation("In seconds; that of the data is ideal."),
+        ])
     }
 
     fn diversity(&self) -> Result<Vec<Measure>> {
@@ -164,6 +192,17 @@ impl Judged {
             })?;
             let config = CalibrationConfig::default();
             let rate = config.false_alarm_rate;
+            let needed = config.num_needed();
+            if held_out.len() < needed {
+                return Err(Error::argument(
+                    "--held-out",
+                    format!("{} sounds", held_out.len()),
+                    format!(
+                        "at least {needed}, for a threshold with at most {:.0} % false alarms",
+                        100.0 * rate
+                    ),
+                ));
+            }
             let detector = FeatureCopyDetector::fit(train.clone(), held_out, NEIGHBOUR, config)?;
             let found = detector.detect(samples)?;
             let copies = found.iter().filter(|found| found.is_copy).count();
@@ -179,8 +218,12 @@ impl Judged {
                 let of = (found.share(), None);
                 let name = "Nearer to training data (log-mel)";
                 let measure = self.measure(Aspect::Originality, name, of, Better::Target(0.5));
+                let (low, high) = found.nearer_train.interval();
+                let tied = 0.5 * found.equal as f64 / samples.len() as f64;
                 Ok(vec![
                     measure
+                        .with_reference("held-out sounds", found.records)
+                        .with_interval((low + tied).min(1.0), (high + tied).min(1.0))
                         .with_explanation("The share nearer to training than to held-out sounds.")
                         .with_command("eval::closest_records"),
                 ])
@@ -208,13 +251,17 @@ impl Judged {
 
     /// Adds the first sounds, and the durations of all.
     fn list(&self, book: &mut Book) -> Result<()> {
-        let mut table = Table::new("Sounds", ["file", "seconds", "silent frames"]);
-        let mut order: Vec<usize> = (0..self.samples.clips.len()).collect();
-        let silent = |row: &usize| silence(&self.samples.clips[*row]);
-        order.sort_by(|a, b| silent(b).partial_cmp(&silent(a)).unwrap_or(Ordering::Equal));
-        for row in order {
+        let silent: Vec<f64> = self.samples.clips.iter().map(silence).collect();
+        let mut order: Vec<usize> = (0..silent.len()).collect();
+        order.sort_by(|a, b| silent[*b].total_cmp(&silent[*a]));
+        let title = match silent.len() > LISTED {
+            true => format!("The {LISTED} sounds with the most silence"),
+            false => "Sounds".to_string(),
+        };
+        let mut table = Table::new(title, ["file", "seconds", "silent frames"]);
+        for row in order.into_iter().take(LISTED) {
             let (clip, name) = (&self.samples.clips[row], &self.samples.names[row]);
-            let share = format!("{:.1}%", 100.0 * silence(clip));
+            let share = format!("{:.1}%", 100.0 * silent[row]);
             table.push([name.clone(), format!("{:.2}", clip.seconds()), share])?;
         }
         let section = book.section("Sounds");

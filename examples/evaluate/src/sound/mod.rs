@@ -179,14 +179,10 @@ impl Sounds {
             None => self,
         }
     }
+}
 
-    fn statistics(&self) -> Result<FeatureStatistics> {
-        let mut statistics = FeatureStatistics::new(self.features.width())?;
-        statistics.add_features(&self.features)?;
-        Ok(statistics)
-    }
-
-    fn mean(&self, value: impl Fn(&Clip) -> f64) -> f64 {
-        self.clips.iter().map(value).sum::<f64>() / self.clips.len() as f64
-    }
+fn statistics(features: &Features) -> Result<FeatureStatistics> {
+    let mut statistics = FeatureStatistics::new(features.width())?;
+    statistics.add_features(features)?;
+    Ok(statistics)
 }

@@ -68,20 +68,24 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
         return Ok(());
     }
     if count < FEW {
+        let texts = if count == 1 { "text was" } else { "texts were" };
         book.warn(format!(
-            "Only {count} texts were judged: differences to other sets may be chance."
+            "Only {count} {texts} judged: differences from other sets may be chance."
         ));
     }
     // As many passages of held-out text as samples, of their usual length.
     let length = samples.usual_length().max(LEAST_CHARACTERS);
     let real = passages(&held_out, count, length);
-    if real.len() < 2 {
+    // Most measures depend on the number of texts.
+    let least = count.div_ceil(2).max(2);
+    if real.len() < least {
         book.warn(format!(
-            "The held-out text is too short for two passages of {length} characters: values of \
-             real data are missing. Give --held-out DATA."
+            "The held-out text is too short for {least} passages of {length} characters, half as \
+             many as texts: values of real data are missing. Give --held-out DATA or fewer \
+             --samples."
         ));
     }
-    let real = Some(real).filter(|real| real.len() >= 2);
+    let real = Some(real).filter(|real| real.len() >= least);
     if let Some(model) = &model {
         model.report(
             &samples,
@@ -96,10 +100,14 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
              run instead of its texts.",
         );
     }
+    if book.wants(Part::Relevance) {
+        book.warn("Relevance was not measured: texts have no classes here.");
+    }
     let judged = Judged {
         samples: &samples,
         real: real.as_deref(),
         held_out: &held_out.name,
+        seed: options.seed,
     };
     judged.report(book);
     originality(&samples, &train, real.as_deref(), book);

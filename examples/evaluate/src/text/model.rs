@@ -1,7 +1,7 @@
 //! A language model: texts that it generates, and what it says of texts.
 
 use super::{
-    FEW,
+    FEW, LEAST_CHARACTERS,
     source::{Texts, passages},
 };
 use crate::{Part, book::Book};
@@ -22,9 +22,12 @@ use std::{f64::consts::LN_2, path::Path};
 
 /// New tokens of a text.
 const TOKENS: usize = 200;
-/// Pieces of text that losses are computed of, and their characters.
+/// Pieces of text that losses are computed of.
 const PIECES: usize = 64;
-const CHARACTERS: usize = 2000;
+/// Their characters: the first number that a text has enough pieces of.
+const CHARACTERS: [usize; 3] = [2000, 500, 100];
+/// Enough pieces for an interval.
+const ENOUGH: usize = 8;
 
 /// A language model with its tokenizer.
 pub(crate) struct TextModel {
@@ -120,7 +123,14 @@ impl TextModel {
         if !book.wants(Part::Quality) && !book.wants(Part::Originality) {
             return;
         }
-        let losses = book.attempt("losses of held-out text", || self.losses(held_out, &stop));
+        // The same length for both texts: tokens with more before them are easier to predict.
+        let length = CHARACTERS
+            .into_iter()
+            .find(|length| passages(held_out, PIECES, *length).len() >= ENOUGH)
+            .unwrap_or(CHARACTERS[2]);
+        let losses = book.attempt("losses of held-out text", || {
+            self.losses(held_out, length, &stop)
+        });
         if let Some(losses) = &losses
             && book.wants(Part::Quality)
         {
@@ -129,13 +139,15 @@ impl TextModel {
         if book.wants(Part::Quality)
             && let Some(real) = real
         {
-            book.measures("MAUVE", || self.mauve(samples, real, (train, held_out)));
+            book.measures("MAUVE", || {
+                self.mauve(samples, real, (train, held_out), &stop)
+            });
         }
         if let Some(losses) = &losses
             && book.wants(Part::Originality)
         {
             book.measures("memorisation", || {
-                let of_train = self.losses(train, &stop)?;
+                let of_train = self.losses(train, length, &stop)?;
                 let mean = |pieces: &[Piece]| -> Vec<f64> {
                     pieces.iter().map(|p| p.nats / p.tokens as f64).collect()
                 };
@@ -153,17 +165,22 @@ impl TextModel {
                 )
                 .with_command("eval::memorization")
                 .with_note(format!(
-                    "Mean loss of a token: training {:.3}, held out {:.3} nats.",
-                    found.train.mean, found.held_out.mean
+                    "Mean loss of a token: training {:.3}, held out {:.3} nats; gap {:.3} ({:.3} \
+                     to {:.3}). Pieces of {length} characters.",
+                    found.train.mean,
+                    found.held_out.mean,
+                    found.gap,
+                    found.gap_interval.0,
+                    found.gap_interval.1
                 ));
                 Ok(vec![measure])
             });
         }
     }
 
-    /// The losses of pieces of texts.
-    fn losses(&self, texts: &Texts, stop: &CancelToken) -> Result<Vec<Piece>> {
-        let found = passages(texts, PIECES, CHARACTERS);
+    /// The losses of pieces of texts, of `length` characters.
+    fn losses(&self, texts: &Texts, length: usize, stop: &CancelToken) -> Result<Vec<Piece>> {
+        let found = passages(texts, PIECES, length);
         // A short text is one piece.
         let found = match found.is_empty() {
             true => vec![texts.texts.concat()],
@@ -199,6 +216,11 @@ impl TextModel {
             bootstrap(pieces.len(), 1000, 0.95, &mut rng, |rows| Ok(of(rows)))
         };
         let tokens: usize = pieces.iter().map(|piece| piece.tokens).sum();
+        // An interval of very few pieces would be far too narrow.
+        let with = |measure: Measure, (low, high): (f64, f64)| match pieces.len() {
+            0..ENOUGH => measure,
+            _ => measure.with_interval(low, high),
+        };
         let (low, high) = interval(&per_token)?;
         let perplexity = Measure::new(
             Aspect::Quality,
@@ -206,28 +228,42 @@ impl TextModel {
             per_token(&all).exp(),
             Better::Lower,
             tokens,
-        )
-        .with_interval(low.exp(), high.exp())
-        .with_explanation("How many tokens the model hesitates between; depends on the tokenizer.")
-        .with_command("aigc_text::perplexity");
+        );
+        let perplexity = with(perplexity, (low.exp(), high.exp()))
+            .with_explanation(
+                "How many tokens the model hesitates between; depends on the tokenizer.",
+            )
+            .with_command("aigc_text::perplexity");
         let (low, high) = interval(&bits)?;
         let characters = pieces.iter().map(|piece| piece.characters).sum();
-        let bits = Measure::new(
+        let bits_measure = Measure::new(
             Aspect::Quality,
             "Bits per character of held-out text",
             bits(&all),
             Better::Lower,
             characters,
-        )
-        .with_interval(low, high)
-        .with_explanation("Comparable between tokenizers.")
-        .with_command("aigc_text::Perplexity::bits_per_character");
-        let note = "In pieces of the text, whose first tokens are not predicted; the count is of \
-                    tokens or characters.";
+        );
+        let bits = with(bits_measure, (low, high))
+            .with_explanation("Comparable between tokenizers.")
+            .with_command("aigc_text::Perplexity::bits_per_character");
+        let perplexity = match pieces.len() {
+            0..ENOUGH => perplexity.with_warning(format!(
+                "The held-out text has {} of the {ENOUGH} pieces that an interval needs: \
+                 perplexity and bits per character are rough.",
+                pieces.len()
+            )),
+            _ => perplexity,
+        };
+        let longest = pieces.iter().map(|piece| piece.characters).max();
+        let note = format!(
+            "In pieces of up to {} characters, whose first tokens are not predicted; the count is \
+             of tokens or characters.",
+            longest.unwrap_or(0)
+        );
         let finish = |measure: Measure| {
             measure
                 .with_reference(held_out.name.as_str(), pieces.len())
-                .with_note(note)
+                .with_note(note.as_str())
         };
         Ok(vec![finish(perplexity), finish(bits)])
     }
@@ -238,12 +274,15 @@ impl TextModel {
         samples: &Texts,
         real: &[String],
         (train, held_out): (&Texts, &Texts),
+        stop: &CancelToken,
     ) -> Result<Vec<Measure>> {
         let config = MauveConfig::default();
-        let features = self.features(real)?;
-        let found = config.compute(&self.features(&samples.texts)?, &features)?;
-        let others = passages(train, real.len(), samples.usual_length().max(1));
-        let floor = config.compute(&self.features(&others)?, &features)?;
+        let features = self.features(real, stop)?;
+        let found = config.compute(&self.features(&samples.texts, stop)?, &features)?;
+        // As long as the held-out passages.
+        let length = samples.usual_length().max(LEAST_CHARACTERS);
+        let others = passages(train, real.len(), length);
+        let floor = config.compute(&self.features(&others, stop)?, &features)?;
         let n = samples.texts.len();
         let measure = Measure::new(Aspect::Quality, "MAUVE", found.mauve, Better::Higher, n)
             .with_floor(floor.mauve)
@@ -265,7 +304,8 @@ impl TextModel {
     }
 
     /// The last hidden state of each text, at its last token within the model's context.
-    fn features(&self, texts: &[String]) -> Result<Features> {
+    fn features(&self, texts: &[String], stop: &CancelToken) -> Result<Features> {
+        let progress = Progress::new("features of texts", texts.len(), stop);
         let mut all: Option<Features> = None;
         for text in texts {
             let mut tokens = self.tokenizer.encode(text)?;
@@ -289,6 +329,7 @@ impl TextModel {
                 Some(all) => all.extend(&last)?,
                 None => all = Some(Features::from_tensor(&last)?),
             }
+            progress.add(1)?;
         }
         all.ok_or_else(|| Error::argument("texts", 0, "at least one text"))
     }

@@ -43,8 +43,12 @@ pub fn mean_pairwise_distance(x: &Features) -> Result<Estimate> {
     })
 }
 
-/// The mean Euclidean distance of `pairs` random pairs of different samples, with its standard
-/// error.
+/// The mean Euclidean distance of at least `pairs` random pairs of different samples, with its
+/// standard error.
+///
+/// Pairs that share a sample depend on each other: however many are drawn, a variance of `4·ζ/n`
+/// stays, with `ζ` the covariance of two distances from the same sample (Hoeffding 1948). So each
+/// sample that is drawn is compared with two others.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for fewer than two samples or two pairs.
@@ -54,15 +58,24 @@ pub fn sampled_pairwise_distance(x: &Features, pairs: usize, seed: u64) -> Resul
         return Err(Error::argument("pairs", pairs, "at least 2"));
     }
     let mut rng = Rng::stream(seed, "pairwise-distance", 0);
-    let distances: Vec<f64> = (0..pairs)
+    let draws: Vec<[f64; 2]> = (0..pairs.div_ceil(2))
         .map(|_| {
             let i = rng.random_index(x.len());
-            let j = rng.random_index(x.len() - 1);
-            let j = j + usize::from(j >= i);
-            squared_distance(x.row(i), x.row(j)).sqrt()
+            [(); 2].map(|()| {
+                let j = rng.random_index(x.len() - 1);
+                let j = j + usize::from(j >= i);
+                squared_distance(x.row(i), x.row(j)).sqrt()
+            })
         })
         .collect();
-    Estimate::from_samples(&distances)
+    let estimate = Estimate::from_samples(draws.as_flattened())?;
+    let product = |[a, b]: &[f64; 2]| (a - estimate.mean) * (b - estimate.mean);
+    let covariance = draws.iter().map(product).sum::<f64>() / draws.len() as f64;
+    let shared = 4.0 * covariance.max(0.0) / x.len() as f64;
+    Ok(Estimate {
+        standard_error: estimate.standard_error.hypot(shared.sqrt()),
+        ..estimate
+    })
 }
 
 /// The samples of one class.
@@ -171,6 +184,23 @@ mod tests {
             (sampled.mean - exact).abs() < 4.0 * sampled.standard_error,
             "{sampled} {exact}"
         );
+    }
+
+    /// The standard errors are the deviation over independent sets, also with far more pairs than
+    /// samples.
+    #[test]
+    fn standard_errors_match_independent_sets() {
+        let sets: Vec<Features> = (0..60).map(|i| normal(50 + i, 100, 5)).collect();
+        let exact = |x: &Features| mean_pairwise_distance(x).unwrap();
+        let sampled = |x: &Features| sampled_pairwise_distance(x, 4000, 6).unwrap();
+        for estimate in [&exact as &dyn Fn(&Features) -> Estimate, &sampled] {
+            let found: Vec<Estimate> = sets.iter().map(estimate).collect();
+            let means: Vec<f64> = found.iter().map(|one| one.mean).collect();
+            let errors: Vec<f64> = found.iter().map(|one| one.standard_error).collect();
+            let over_sets = Estimate::from_samples(&means).unwrap().standard_error * 60f64.sqrt();
+            let ratio = Estimate::from_samples(&errors).unwrap().mean / over_sets;
+            assert!((0.7..1.4).contains(&ratio), "{ratio}");
+        }
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl<'a, const D: usize> FeatureStream<'a, D> {
 }
 
 /// Checked features of a batch.
-pub(super) fn extract<const D: usize>(
+pub(crate) fn extract<const D: usize>(
     extractor: &dyn FeatureExtractor<D>,
     samples: Tensor<D>,
 ) -> Result<Features> {

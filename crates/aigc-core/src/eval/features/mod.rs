@@ -6,6 +6,7 @@ pub(crate) mod pairwise;
 
 pub use cache::FeatureCache;
 pub(super) use cache::weight_hash;
+pub(crate) use extract::extract;
 pub use extract::{ClosureExtractor, FeatureExtractor, FeatureStream};
 
 use crate::{Error, Result};

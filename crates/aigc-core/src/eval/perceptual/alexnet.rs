@@ -1,9 +1,12 @@
 //! The convolutions of AlexNet.
 
-use crate::nn::{Activation, Conv2d, Conv2dConfig};
+use crate::{
+    nn::{Activation, Conv2d, Conv2dConfig},
+    ops::max_pool2d,
+};
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, module::max_pool2d, ops::MaxPoolOptions},
+    tensor::{Device, Tensor},
 };
 
 /// The convolutions of AlexNet as torchvision has it (Krizhevsky 2014,
@@ -47,10 +50,7 @@ impl AlexNet {
         let mut outputs: Vec<Tensor<4>> = Vec::with_capacity(self.layers.len());
         for (index, conv) in self.layers.iter().enumerate() {
             let x = match outputs.last() {
-                Some(output) if index <= 2 => {
-                    let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]);
-                    max_pool2d(output.clone(), pool)
-                }
+                Some(output) if index <= 2 => max_pool2d(output.clone(), 3, 2, 0),
                 Some(output) => output.clone(),
                 None => x.clone(),
             };

@@ -1,9 +1,12 @@
 //! The convolutions of VGG16.
 
-use crate::nn::{Activation, Conv2d, Conv2dConfig};
+use crate::{
+    nn::{Activation, Conv2d, Conv2dConfig},
+    ops::max_pool2d,
+};
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, module::max_pool2d, ops::MaxPoolOptions},
+    tensor::{Device, Tensor},
 };
 
 /// Channels and number of the convolutions of each stage; stages are separated by maximum pooling.
@@ -45,7 +48,7 @@ impl Vgg16 {
         let mut outputs: Vec<Tensor<4>> = Vec::with_capacity(STAGES.len());
         for (_, count) in STAGES {
             let x = match outputs.last() {
-                Some(output) => max_pool2d(output.clone(), MaxPoolOptions::new([2, 2])),
+                Some(output) => max_pool2d(output.clone(), 2, 2, 0),
                 None => x.clone(),
             };
             let stage = layers.by_ref().take(count);
