@@ -394,3 +394,35 @@ fn verify_tells_valid_from_cut_and_bare_files() {
         assert!(text.contains(expected), "{text}");
     }
 }
+
+/// The tiny CLIP of the fixtures: distances in its embeddings, and the score of prompts.
+#[test]
+fn clip_compares_images_and_prompts() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = folder(root.path(), "samples");
+    for (i, image) in digits::train_test_split().1.0[..30].iter().enumerate() {
+        fs::write(dir.join(format!("{i:02}.png")), png(image)).unwrap();
+    }
+    let prompts = root.path().join("prompts.txt");
+    fs::write(&prompts, "a picture of a number\n".repeat(30)).unwrap();
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/eval/clip");
+    let further = [
+        "--features",
+        "clip",
+        clip.to_str().unwrap(),
+        "--only",
+        "quality,relevance",
+        "--prompts",
+        prompts.to_str().unwrap(),
+    ];
+    let (_, json, _) = evaluate(&dir, "digits", &further);
+    for name in ["Fréchet distance (CLIP)", "CMMD"] {
+        assert!(
+            measure(&json, name)["value"].as_f64().unwrap() > 0.0,
+            "{name}"
+        );
+    }
+    let score = measure(&json, "CLIP score");
+    assert_eq!(score["count"].as_u64(), Some(30));
+    assert!((0.0..=100.0).contains(&score["value"].as_f64().unwrap()));
+}

@@ -3,7 +3,7 @@
 use super::{
     classes::{ClassReader, Classified, KNOWN},
     compare::Compared,
-    extract::{Clip, Extractor},
+    extract::Extractor,
     originality::{Images, in_features},
     run::ImageModel,
     score::score,
@@ -19,6 +19,7 @@ use aigc_core::{
     },
     rng::Rng,
 };
+use aigc_encoders::clip::ClipFeatures;
 
 /// All that is compared.
 pub(super) struct Judged {
@@ -146,11 +147,12 @@ impl Judged {
 
     fn clip_score(
         &self,
-        clip: &Clip,
+        clip: &ClipFeatures,
         images: &Features,
         prompts: &[String],
     ) -> Result<Vec<Measure>> {
-        let found = clip_score(images, &clip.texts(prompts, &self.device)?)?;
+        let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+        let found = clip_score(images, &clip.text_features(&texts)?)?;
         let n = prompts.len();
         let measure = Measure::new(
             Aspect::Relevance,

@@ -161,7 +161,7 @@ fn to_set(samples: Samples<4>, shape: ImageShape) -> Result<ImageSet> {
 }
 
 /// Values in `[0, 1]` as bytes.
-pub(crate) fn bytes(values: &Tensor<4>) -> Vec<u8> {
+fn bytes(values: &Tensor<4>) -> Vec<u8> {
     let data = values.to_data();
     let byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round() as u8;
     data.iter::<f32>().map(byte).collect()
