@@ -4,6 +4,7 @@
 use crate::own_fixtures;
 use aigc_core::{
     data::{Image, ImageBatch, ImageShape, collate_images},
+    eval::Features,
     params::{ParamMapper, ParamVisitor, map_params, visit_params},
     testing::values,
     train::LossOutput,
@@ -117,6 +118,24 @@ impl Fixture {
 /// The names of cases, to state which there have to be.
 pub fn names(cases: &[Case]) -> Vec<&'static str> {
     cases.iter().map(Case::name).collect()
+}
+
+/// The JSON file of a fixture, such as `eval/relevance/relevance.json`.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn read_json(path: &str) -> Value {
+    let text = std::fs::read_to_string(own_fixtures().join(path)).expect("a fixture");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Rows of features out of JSON.
+///
+/// # Panics
+/// If they are no rows of numbers.
+pub fn features(rows: &Value) -> Features {
+    let rows: Vec<Vec<f32>> = read(rows);
+    Features::new(rows.concat(), rows[0].len()).expect("finite rows of one width")
 }
 
 /// A value out of JSON.

@@ -10,23 +10,20 @@ use aigc_core::{
     device::device,
     eval::{
         Calibration, CalibrationConfig, CopyDetector, CopyDetectorConfig, FeatureNeighbors,
-        Features, authenticity, closest_records,
+        authenticity, closest_records,
     },
     rng::Rng,
 };
-use aigc_tests::{folder_from, own_fixtures};
+use aigc_tests::{
+    folder_from,
+    reference::{features, read_json},
+};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use serde_json::Value;
 use std::path::Path;
 
 fn fixture() -> Value {
-    let path = own_fixtures().join("eval/relevance/relevance.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn features(rows: &Value) -> Features {
-    let rows: Vec<Vec<f32>> = serde_json::from_value(rows.clone()).unwrap();
-    Features::new(rows.concat(), rows[0].len()).unwrap()
+    read_json("eval/relevance/relevance.json")
 }
 
 fn assert_close(got: f64, expected: &Value) {

@@ -8,17 +8,11 @@ use aigc_core::{
         conditional_accuracy, cosine_similarity,
     },
 };
-use aigc_tests::own_fixtures;
+use aigc_tests::reference::{features, read_json};
 use serde_json::Value;
 
 fn fixture() -> Value {
-    let path = own_fixtures().join("eval/relevance/relevance.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn features(rows: &Value) -> Features {
-    let rows: Vec<Vec<f32>> = serde_json::from_value(rows.clone()).unwrap();
-    Features::new(rows.concat(), rows[0].len()).unwrap()
+    read_json("eval/relevance/relevance.json")
 }
 
 fn assert_close(got: f64, expected: &Value) {

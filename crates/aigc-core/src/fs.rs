@@ -85,6 +85,28 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     })
 }
 
+/// Reads a file of at most `max_bytes`.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; [`Error::Data`] if it is larger.
+pub fn read_at_most(path: impl AsRef<Path>, max_bytes: u64) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let mut bytes = vec![];
+    File::open(path)
+        .and_then(|file| {
+            file.take(max_bytes.saturating_add(1))
+                .read_to_end(&mut bytes)
+        })
+        .map_err(Error::io(path))?;
+    if bytes.len() as u64 > max_bytes {
+        let fault = DataFault::Oversized {
+            expected: max_bytes,
+        };
+        return Err(Error::data(path, fault));
+    }
+    Ok(bytes)
+}
+
 /// SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String> {
     sha256_of([path])
@@ -202,6 +224,21 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn larger_files_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 5]).unwrap();
+        assert_eq!(read_at_most(&path, 5).unwrap(), [7; 5]);
+        assert_eq!(read_at_most(&path, u64::MAX).unwrap().len(), 5);
+        let error = read_at_most(&path, 4).unwrap_err();
+        assert!(matches!(error, Error::Data { .. }), "{error}");
+        assert!(matches!(
+            read_at_most(dir.path().join("none"), 4),
+            Err(Error::Io { .. })
+        ));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use source::{Reader, Source, first_shape};
 
 /// Numbers of samples that are drawn by default.
 const DRAWN: [usize; 2] = [50, 1000];
-/// Sets of so many images are compared as a whole, and keep their order.
+/// Maximum number of images of a set that is read as a whole, in order.
 const IN_ORDER: usize = 2000;
 
 /// Judges images.

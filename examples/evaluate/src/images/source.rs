@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// Bytes of images that are kept in memory.
 const MAX_BYTES: usize = 2 << 30;
-/// Images of a set that are read; from more, so many are drawn.
+/// Maximum number of images of a set; a random subset of a larger one is read.
 const MAX_IMAGES: usize = 60_000;
 /// Limit on the decoded size of a file, in bytes.
 const MAX_DECODED_BYTES: u64 = 1 << 30;

@@ -1,6 +1,6 @@
 //! A reader of WAV files: PCM of 8 to 32 bits and floats of 32 bits.
 
-use aigc_core::{DataFault, Error, Result};
+use aigc_core::{DataFault, Error, Result, fs::read_at_most};
 use std::path::Path;
 
 /// Size of a file that is read, in bytes.
@@ -30,12 +30,7 @@ impl Clip {
 /// # Errors
 /// [`Error::Io`]; [`Error::Data`] for another format, a file that is cut or has no samples.
 pub(crate) fn read(path: &Path) -> Result<Clip> {
-    let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    if size > MAX_BYTES {
-        let reason = format!("{size} bytes; split the sound into files of at most 1 GiB");
-        return Err(Error::data(path, DataFault::BadHeader(reason)));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = read_at_most(path, MAX_BYTES)?;
     parse(&bytes).map_err(|fault| Error::data(path, fault))
 }
 

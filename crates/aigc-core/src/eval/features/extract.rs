@@ -87,11 +87,10 @@ impl<const D: usize, F: Fn(Tensor<D>) -> Result<Tensor<2>>> FeatureExtractor<D>
 ///
 /// ```no_run
 /// # use aigc_core::{data::*, device::device, eval::*};
-/// # fn main() -> aigc_core::Result<()> {
+/// # fn example(loader: DataLoader<ImageBatch>) -> aigc_core::Result<()> {
 /// let device = device("flex")?;
 /// let file = "weights-inception-2015-12-05-6726825d.pth";
 /// let inception = InceptionV3::from_file(file.as_ref(), &device)?;
-/// # let loader: DataLoader<ImageBatch> = unimplemented!();
 /// let statistics = FeatureStream::new(&inception, &device)
 ///     .with_cache(FeatureCache::new("features"))
 ///     .statistics(loader.iter_once())?;

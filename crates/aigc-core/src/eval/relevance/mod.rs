@@ -1,4 +1,4 @@
-//! Relevance: whether samples show what was asked for.
+//! Relevance of samples to their condition: a class or a prompt.
 //!
 //! | item | what it measures |
 //! |---|---|

@@ -152,7 +152,7 @@ impl Report {
         }
     }
 
-    /// Sets what is judged: a run or a folder of samples, and the number of samples.
+    /// Sets the subject of the evaluation: a run or a folder, and the number of samples.
     pub fn with_subject(self, subject: impl Into<String>) -> Self {
         self.with_fact("Subject", subject)
     }

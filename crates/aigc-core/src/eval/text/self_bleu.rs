@@ -24,7 +24,7 @@ pub struct SelfBleu {
     /// The score of a text. By default words of any language, n-grams up to 4, the smoothing of the
     /// authors' program (a floor of 0.1), and fewer orders for texts that are too short.
     pub bleu: Bleu,
-    /// At most this many texts are compared, 10,000 by default. From a larger set so many are
+    /// Maximum number of texts, 10,000 by default. Of a larger set, a subset of this size is
     /// drawn.
     pub max_texts: usize,
     /// Seed of the draw.

@@ -4,13 +4,13 @@ use super::{
     Format, Provenance,
     record::{self, VERSION},
 };
-use crate::{DataFault, Error, Result};
-use std::{fmt, io::Read, path::Path};
+use crate::{DataFault, Error, Result, fs::read_at_most};
+use std::{fmt, path::Path};
 
 /// Limit on the size of a file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// What a file's record says, or why it says nothing.
+/// The result of checking the provenance record of a file.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verification {
@@ -107,16 +107,7 @@ pub fn verify(bytes: &[u8]) -> Result<Verification> {
 /// 1 GiB; [`Error::Unsupported`] as for [`verify`].
 pub fn verify_file(path: impl AsRef<Path>) -> Result<Verification> {
     let path = path.as_ref();
-    let mut bytes = vec![];
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(Error::io(path))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let fault = DataFault::Oversized {
-            expected: MAX_BYTES,
-        };
-        return Err(Error::data(path, fault));
-    }
+    let bytes = read_at_most(path, MAX_BYTES)?;
     verify(&bytes).map_err(|error| match error {
         Error::InvalidArgument { expected, .. } => {
             let reason = format!("expected {expected}");

@@ -9,7 +9,7 @@ mod parameters;
 
 use aigc_core::{
     DataFault, Error, Result,
-    fs::write_atomic,
+    fs::{read_at_most, write_atomic},
     output::provenance::{
         Provenance, embed,
         png::{insert_texts, read_texts},
@@ -19,7 +19,7 @@ use aigc_core::{
 use image::{ImageFormat, codecs::png::PngEncoder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{io::Read, path::Path};
+use std::path::Path;
 
 /// Keywords of the texts.
 const SETTINGS: &str = "aigc";
@@ -226,16 +226,7 @@ pub fn save_png(
 /// larger than 1 GiB, or has no settings.
 pub fn read_png_settings(path: impl AsRef<Path>) -> Result<ImageSettings> {
     let path = path.as_ref();
-    let mut bytes = vec![];
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(Error::io(path))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let fault = DataFault::Oversized {
-            expected: MAX_BYTES,
-        };
-        return Err(Error::data(path, fault));
-    }
+    let bytes = read_at_most(path, MAX_BYTES)?;
     decode_png_settings(&bytes).map_err(|fault| Error::data(path, fault))
 }
 
