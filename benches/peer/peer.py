@@ -323,7 +323,7 @@ def inception_statistics():
     inception.FeatureExtractorInceptionV3.load_state_dict = load
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
     def step():
-        with torch.no_grad(): f = model(images)[0].double().numpy()
+        with torch.no_grad(): f = model(images)[0].double().cpu().numpy()
         return f.mean(0), np.cov(f, rowvar=False)
     return step
 

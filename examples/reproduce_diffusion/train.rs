@@ -11,9 +11,11 @@ use aigc_diffusion::{
     PredictionType, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{
-    Gallery, ImagesConfig, RunOptions, after_training, complete, outln, unless_stopped,
+    Gallery, ImagesConfig, ObserverOptions, Progress, RunOptions, SampleObserver, after_training,
+    complete, held_out, lenet5_from, outln, unless_stopped,
 };
 use clap::Args;
+use std::path::PathBuf;
 
 /// Options of `train`.
 #[derive(Debug, Args)]
@@ -35,6 +37,12 @@ pub(crate) struct Options {
     /// Use the cosine schedule instead of the linear one.
     #[arg(long)]
     cosine: bool,
+    /// Weights of a LeNet-5 that classifies digits (`mnist-models/lenet5_csinva.safetensors`), in
+    /// whose features evaluations during training compare samples.
+    #[arg(long, alias = "judge", value_name = "FILE")]
+    classifier: Option<PathBuf>,
+    #[command(flatten)]
+    observer: ObserverOptions,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -88,11 +96,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         optimizer: OptimizerConfig::adam(0.9, 0.99),
         max_grad_norm: Some(1.0),
         ema: Some(EmaConfig::new(0.9995)),
+        eval_steps: 4000,
         preview_steps: 1000,
         save_steps: 500,
         ..TrainerConfig::new(16_000)
     };
     let config = options.run.config(config)?;
+    let has_classifier = options.classifier.is_some();
+    let config = options.observer.config(config, &[], has_classifier)?;
     let scheduler = DpmMultistepScheduler {
         noise,
         prediction_type: objective.prediction,
@@ -110,17 +121,31 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     };
     let network = network.init(&device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
+    let lenet = lenet5_from(options.classifier.as_deref(), &device)?;
+    let (real, seed) = (held_out(&images, &stop)?, options.run.seed);
+    let observer = SampleObserver::new(&options.observer, seed, real, lenet.as_ref(), &device)?;
     let run = options.run.run(NAME)?;
     images.print_summary(&run);
     let gallery = Gallery::new(ImageGrid::new(10, shape.width), "diffusion", NAME)
         .with_setting("scheduler", AnyScheduler::from(scheduler.clone()).class())
         .with_setting("num_inference_steps", STEPS);
-    let trained = options
-        .run
-        .trainer(config, stop.clone(), 50)
+    let trainer = options.run.trainer(config, stop.clone(), 50);
+    let trained = observer
+        .watch(trainer)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
+        .with_evaluation(|network: &UNet2dModel| {
+            unless_stopped(&stop, || {
+                observer.metrics(|n, seed| {
+                    let progress = Progress::new("samples for the evaluation", n, &stop);
+                    let sampler =
+                        DiffusionSampler::new(network, &scheduler, STEPS, shape, &device)?
+                            .with_callback(|at| progress.on_step(at));
+                    sampler.sample(n, seed)
+                })
+            })
+        })
         .with_preview(|network: &UNet2dModel, at| {
             unless_stopped(&stop, || {
                 let sampler = DiffusionSampler::new(network, &scheduler, STEPS, shape, &device)?

@@ -2,14 +2,16 @@
 
 use crate::{
     Context,
-    changes::{flipped, reencoded, shifted},
     images::Collection,
     memory::threads,
     report::{Report, share},
 };
 use aigc_core::{
     Error, Result,
-    data::{Image, ImageBatch, collate_images},
+    data::{
+        Image, ImageBatch, collate_images,
+        transforms::{horizontal_flip, jpeg, shift},
+    },
     eval::{CalibrationConfig, CopyDetector, CopyDetectorConfig, CopyMatch, Proportion},
     rng::Rng,
 };
@@ -47,22 +49,29 @@ type Change = fn(usize, &Image) -> Result<Image>;
 /// What happens to the copies.
 const KINDS: [(&str, Change); 8] = [
     ("unchanged", |_, image| Ok(image.clone())),
-    ("shifted by a pixel", |i, image| Ok(shifted(i, image))),
-    ("flipped", |_, image| Ok(flipped(image))),
-    ("re-encoded", |_, image| reencoded(image, QUALITY)),
+    ("shifted by a pixel", shifted),
+    ("flipped", |_, image| horizontal_flip(image)),
+    ("re-encoded", |_, image| jpeg(image, QUALITY)),
     ("shifted, flipped", |i, image| {
-        Ok(shifted(i, &flipped(image)))
+        shifted(i, &horizontal_flip(image)?)
     }),
     ("shifted, re-encoded", |i, image| {
-        reencoded(&shifted(i, image), QUALITY)
+        jpeg(&shifted(i, image)?, QUALITY)
     }),
     ("flipped, re-encoded", |_, image| {
-        reencoded(&flipped(image), QUALITY)
+        jpeg(&horizontal_flip(image)?, QUALITY)
     }),
     ("flipped, shifted, re-encoded", |i, image| {
-        reencoded(&shifted(i, &flipped(image)), QUALITY)
+        jpeg(&shifted(i, &horizontal_flip(image)?)?, QUALITY)
     }),
 ];
+
+/// Shifted by a pixel, in one of the eight directions after the other.
+fn shifted(i: usize, image: &Image) -> Result<Image> {
+    // The places of a square of 3×3, without its middle.
+    let place = [0, 1, 2, 3, 5, 6, 7, 8][i % 8];
+    shift(image, place / 3 - 1, place % 3 - 1)
+}
 
 pub(crate) fn run(args: &CopiesArgs, context: &Context, report: &mut Report) -> anyhow::Result<()> {
     for dir in &args.data {

@@ -10,7 +10,6 @@
 
 #![forbid(unsafe_code)]
 
-mod changes;
 mod copies;
 mod images;
 mod inception;

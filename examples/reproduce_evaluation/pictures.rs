@@ -2,7 +2,7 @@
 
 use crate::Context;
 use aigc_core::{
-    Result,
+    Error, Result,
     data::{
         Dataset, Image, ImageShape,
         folder::{ImageFolder, ImageFolderConfig},
@@ -11,7 +11,7 @@ use aigc_core::{
 };
 use aigc_examples::Progress;
 use image::{
-    Rgb, RgbImage,
+    RgbImage,
     imageops::{self, FilterType::CatmullRom},
 };
 use std::path::Path;
@@ -33,7 +33,7 @@ pub(crate) fn read(
         let scenes = Scenes::new(Split::Train, count, context.seed);
         let draw = |index| -> Result<RgbImage> {
             step()?;
-            let scene = rgb(&scenes.get(index)?.image);
+            let scene = rgb(&scenes.get(index)?.image)?;
             Ok(resized(&scene, side as u32, side as u32))
         };
         return (0..count).map(draw).collect();
@@ -43,39 +43,32 @@ pub(crate) fn read(
     let count = count.min(images.len());
     let read = |number| -> Result<RgbImage> {
         step()?;
-        Ok(rgb(&images.get(number * images.len() / count)?))
+        rgb(&images.get(number * images.len() / count)?)
     };
     (0..count).map(read).collect()
 }
 
-/// Pixel by pixel.
-pub(crate) fn rgb(image: &Image) -> RgbImage {
+/// The image, pixel by pixel.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it is not RGB.
+pub(crate) fn rgb(image: &Image) -> Result<RgbImage> {
     let ImageShape { height, width, .. } = image.shape;
-    RgbImage::from_fn(width as u32, height as u32, |x, y| {
-        let at = y as usize * width + x as usize;
-        Rgb([0, 1, 2].map(|channel| image.pixels[channel * height * width + at]))
-    })
+    let picture = RgbImage::from_raw(width as u32, height as u32, image.interleaved()?);
+    picture.ok_or_else(|| Error::argument("image", image.shape, "an RGB image"))
 }
 
-/// Channel by channel.
-pub(crate) fn planar(image: &RgbImage) -> Image {
+/// The image, channel by channel.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it has no pixels.
+pub(crate) fn planar(image: &RgbImage) -> Result<Image> {
     let (width, height) = image.dimensions();
-    let channels = (0..3).flat_map(|channel| image.pixels().map(move |pixel| pixel.0[channel]));
-    Image {
-        shape: ImageShape::new(3, height as usize, width as usize),
-        pixels: channels.collect(),
-        label: None,
-    }
+    let shape = ImageShape::new(3, height as usize, width as usize);
+    Image::from_interleaved(image.as_raw(), shape)
 }
 
 /// Resized by cubic interpolation.
 pub(crate) fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     imageops::resize(image, width, height, CatmullRom)
-}
-
-/// Peak signal-to-noise ratio in decibels.
-pub(crate) fn psnr(image: &Image, original: &Image) -> f64 {
-    let pairs = image.pixels.iter().zip(&original.pixels);
-    let squares = pairs.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
-    20.0 * 255f64.log10() - 10.0 * (squares.sum::<f64>() / image.pixels.len() as f64).log10()
 }

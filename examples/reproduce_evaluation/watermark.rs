@@ -1,13 +1,19 @@
-//! The watermark after compression and resizing, and its false positives.
+//! The watermark: how similar marked images are, its survival of compression and resizing, and its
+//! false positives.
 
 use crate::{
     Context,
-    changes::reencoded,
     memory::threads,
-    pictures::{planar, psnr, read, resized, rgb},
+    pictures::{planar, read, resized, rgb},
     report::{Report, share},
 };
-use aigc_core::{Result, data::Image, eval::Proportion, output::Watermark, rng::Rng};
+use aigc_core::{
+    Result,
+    data::{Image, collate_images, transforms::jpeg},
+    eval::{Proportion, psnr, ssim},
+    output::Watermark,
+    rng::Rng,
+};
 use aigc_examples::{Progress, outln};
 use clap::Args;
 use serde_json::json;
@@ -49,18 +55,18 @@ type Change = fn(&Image) -> Result<Image>;
 /// What happens to the marked images.
 const CHANGES: [(&str, Change); 5] = [
     ("nothing", |image| Ok(image.clone())),
-    ("JPEG, quality 75", |image| reencoded(image, QUALITY)),
-    ("half the size", |image| Ok(halved(image))),
+    ("JPEG, quality 75", |image| jpeg(image, QUALITY)),
+    ("half the size", halved),
     ("JPEG, then half the size", |image| {
-        Ok(halved(&reencoded(image, QUALITY)?))
+        halved(&jpeg(image, QUALITY)?)
     }),
     ("half the size, then JPEG", |image| {
-        reencoded(&halved(image), QUALITY)
+        jpeg(&halved(image)?, QUALITY)
     }),
 ];
 
-fn halved(image: &Image) -> Image {
-    let image = rgb(image);
+fn halved(image: &Image) -> Result<Image> {
+    let image = rgb(image)?;
     planar(&resized(&image, image.width() / 2, image.height() / 2))
 }
 
@@ -81,24 +87,35 @@ pub(crate) fn run(
     let watermark = Watermark::new(Rng::stream(context.seed, "key", 0).next_u64());
     let watermark = watermark.with_psnr(args.psnr);
     let progress = Progress::new("marking", count, &context.stop);
-    let (mut marked, mut decibels) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut marked = Vec::with_capacity(count);
+    let (mut decibels, mut similarities) = (Vec::new(), Vec::new());
     for image in &images {
-        let original = planar(image);
+        let original = planar(image)?;
         let mut image = original.clone();
-        watermark.embed(&mut image)?;
-        decibels.push(psnr(&image, &original));
+        // Whether the mark can be found is counted below, beside the changes.
+        let _ = watermark.embed(&mut image)?;
+        let [found, original] = [image.clone(), original]
+            .map(|image| collate_images(vec![image]).to_tensor(&context.device));
+        decibels.extend(psnr(&found, &original)?);
+        similarities.extend(ssim(&found, &original)?);
         marked.push(image);
         progress.add(1)?;
     }
     drop(progress);
-    let mean = decibels.iter().sum::<f64>() / count as f64;
-    let least = decibels.iter().copied().fold(f64::INFINITY, f64::min);
+
+    let what = format!("{count} images of {side}×{side} pixels ({source})");
+    report.table(
+        format!("Similarity of {what} to themselves with a watermark"),
+        ["measure", "mean", "smallest"],
+    );
+    for (measure, values) in [("PSNR in dB", decibels), ("SSIM", similarities)] {
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let least = values.into_iter().fold(f64::INFINITY, f64::min);
+        report.row(vec![json!(measure), json!(mean), json!(least)])?;
+    }
 
     report.table(
-        format!(
-            "Watermark in {count} images of {side}×{side} pixels ({source}); PSNR {mean:.2} dB on \
-             average, {least:.2} dB at least"
-        ),
+        format!("Watermark in {what}"),
         ["change", "found", "found without the mark", "smallest z"],
     );
     for (name, change) in CHANGES {
@@ -108,7 +125,7 @@ pub(crate) fn run(
             let detection = watermark.detect(&change(image)?)?;
             found += usize::from(detection.present);
             weakest = weakest.min(detection.z);
-            let unmarked = watermark.detect(&change(&planar(original))?)?;
+            let unmarked = watermark.detect(&change(&planar(original)?)?)?;
             wrong += usize::from(unmarked.present);
             progress.add(1)?;
         }
@@ -120,11 +137,11 @@ pub(crate) fn run(
         ])?;
     }
 
-    let unmarked: Vec<Image> = images
+    let unmarked = images
         .iter()
         .take(UNMARKED)
         .map(|image| planar(&resized(image, SMALL, SMALL)))
-        .collect();
+        .collect::<Result<Vec<Image>>>()?;
     let keys = (args.pairs as usize).div_ceil(unmarked.len());
     let below = false_positives(&unmarked, keys, context)?;
     let pairs = keys * unmarked.len();

@@ -2,11 +2,12 @@
 
 use crate::{Method, trainer};
 use aigc_core::{
-    CancelToken,
-    data::{DataLoader, DataLoaderConfig},
+    CancelToken, Result,
+    burn::tensor::{Tensor, TensorData},
+    data::{DataLoader, DataLoaderConfig, Dataset},
     nn::Activation,
     output::save_scatter,
-    train::LrSchedule,
+    train::{DiversityWatch, LrSchedule, Metrics, TrainerConfig},
 };
 use aigc_examples::{RunOptions, after_training, outln, unless_stopped};
 use aigc_gan::{
@@ -63,6 +64,8 @@ enum Kind {
 }
 
 const POINTS: usize = 10_000;
+/// Points whose diversity is compared with that of real ones, and that are drawn.
+const SHOWN: usize = 2000;
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
@@ -105,16 +108,28 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     for penalty in &mut objective.penalties {
         penalty.interval = options.every.unwrap_or(every);
     }
-    let trainer_config = options.run.config(trainer(
-        seed,
-        steps,
-        options.rate,
-        [0.0, 0.99],
-        LrSchedule::cosine(0),
-    ))?;
+    let trainer_config = options.run.config(TrainerConfig {
+        eval_steps: 5000,
+        ..trainer(
+            seed,
+            steps,
+            options.rate,
+            [0.0, 0.99],
+            LrSchedule::cosine(0),
+        )
+    })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
+    let real = mixture.clone().with_points(SHOWN, 1);
+    let real = (0..SHOWN)
+        .map(|i| real.get(i))
+        .collect::<Result<Vec<[f32; 2]>>>()?;
+    let tensor = |points: &[[f32; 2]]| {
+        let data = TensorData::new(points.concat(), [points.len(), 2]);
+        Tensor::<2>::from_data(data, &device)
+    };
+    let watch = DiversityWatch::new(&tensor(&real))?;
     let run = options.run.run("gaussians")?;
-    let points = |generator: &MlpGenerator<2>| -> aigc_core::Result<Vec<[f32; 2]>> {
+    let points = |generator: &MlpGenerator<2>| -> Result<Vec<[f32; 2]>> {
         let sampler = GanSampler::new(generator, &device).with_batch_size(POINTS);
         let values = sampler.sample(POINTS, seed)?.values.into_data();
         let values: Vec<f32> = values.iter().collect();
@@ -124,29 +139,29 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let trained = options
         .run
         .trainer(trainer_config, stop.clone(), 100)
+        .with_callback(watch.clone())
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_evaluation(|gan: &Gan<MlpGenerator<2>, MlpDiscriminator<2>>| {
             unless_stopped(&stop, || {
-                let coverage = mixture.coverage(&points(&gan.generator)?);
-                Ok(vec![
+                let generated = points(&gan.generator)?;
+                let coverage = mixture.coverage(&generated);
+                let mut metrics: Metrics = vec![
                     ("within".into(), coverage.high_quality_fraction),
                     ("modes".into(), coverage.modes as f64),
                     ("rarest".into(), coverage.rarest_mode_ratio),
-                ])
+                ];
+                metrics.extend(watch.metrics(&tensor(&generated[..SHOWN]))?);
+                Ok(metrics)
             })
         })
         .fit(learning, gan, &loader, &run)?;
     after_training(trained, &run, &stop, |trained| {
         let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
         let generated = points(&generator)?;
-        let real = mixture.clone().with_points(2000, 1);
-        let real: Vec<[f32; 2]> = (0..2000)
-            .map(|i| aigc_core::data::Dataset::get(&real, i))
-            .collect::<Result<_, _>>()?;
         let picture = run.path().join("points.svg");
         save_scatter(
-            &[("real", &real), ("generated", &generated[..2000])],
+            &[("real", &real), ("generated", &generated[..SHOWN])],
             &picture,
         )?;
         let coverage = mixture.coverage(&generated);

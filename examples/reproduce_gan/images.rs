@@ -12,7 +12,8 @@ use aigc_core::{
     train::{LrSchedule, TrainerConfig},
 };
 use aigc_examples::{
-    DigitClassifier, Gallery, ImagesConfig, Progress, RunOptions, after_training, complete, outln,
+    DigitClassifier, Gallery, ImagesConfig, ObserverOptions, Progress, RunOptions, SampleObserver,
+    after_training, complete, held_out, lenet5_from, outln, unless_stopped,
 };
 use aigc_gan::{
     AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig,
@@ -47,6 +48,8 @@ pub(crate) struct Options {
     /// Number of samples to evaluate.
     #[arg(long, default_value_t = 10_000)]
     samples: usize,
+    #[command(flatten)]
+    observer: ObserverOptions,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -117,10 +120,15 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .method
         .objective(options.gamma.unwrap_or(options.method.default_gamma()));
     let config = options.run.config(TrainerConfig {
+        eval_steps: 1000,
         preview_steps: 1000,
         ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], LrSchedule::CONSTANT)
     })?;
+    let config = options.observer.config(config, &[], classifier.is_some())?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
+    let lenet = lenet5_from(options.classifier.as_deref(), &device)?;
+    let real = held_out(&images, &stop)?;
+    let observer = SampleObserver::new(&options.observer, seed, real, lenet.as_ref(), &device)?;
     let run = options.run.run("images-gan")?;
     images.print_summary(&run);
     let gallery = Gallery::new(ImageGrid::new(10, shape.width), "GAN", "images-gan")
@@ -134,12 +142,21 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             sampler.sample(n, seed)
         }
     };
-    let trained = options
-        .run
-        .trainer(config, stop.clone(), 100)
+    let trainer = options.run.trainer(config, stop.clone(), 100);
+    let trained = observer
+        .watch(trainer)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
+        .with_evaluation(|gan: &AnyGan| {
+            unless_stopped(&stop, || {
+                observer.metrics(|n, seed| {
+                    GanSampler::new(&gan.generator, &device)
+                        .with_cancel(stop.clone())
+                        .sample(n, seed)
+                })
+            })
+        })
         .with_preview(|gan, at| gallery.save_preview(&preview(gan, 100)?, at))
         .fit(learning, gan, &images.train, &run)?;
     after_training(trained, &run, &stop, |trained| {

@@ -12,9 +12,12 @@ use aigc_core::{
     eval::{ClassHistogram, Classifier, LeNet5},
     output::ImageGrid,
     rng::Rng,
-    train::{Event, LrSchedule, TrainerConfig},
+    train::{Event, LrSchedule, Metrics, TrainerConfig},
 };
-use aigc_examples::{Gallery, Progress, RunOptions, after_training, outln, unless_stopped};
+use aigc_examples::{
+    Gallery, ObserverOptions, Progress, RunOptions, SampleObserver, after_training, outln,
+    unless_stopped,
+};
 use aigc_gan::{
     AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, GanSampler,
     standing_statistics,
@@ -43,6 +46,8 @@ pub(crate) struct Options {
     /// Number of samples to evaluate.
     #[arg(long, default_value_t = 25_600)]
     samples: usize,
+    #[command(flatten)]
+    observer: ObserverOptions,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -123,7 +128,11 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             LrSchedule::CONSTANT,
         )
     })?;
+    let own = [("kl", false), ("modes", true)];
+    let config = options.observer.config(config, &own, false)?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
+    let real = loader.iter_once().take(4).collect::<Result<Vec<_>>>()?;
+    let observer = SampleObserver::new(&options.observer, seed, real, None, &device)?;
     let run = options.run.run("stacked")?;
     let gallery = Gallery::new(ImageGrid::new(10, width), "GAN", "stacked")
         .with_setting("method", format!("{:?}", options.method));
@@ -131,9 +140,9 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         let progress = Progress::new("evaluation", options.samples, &stop);
         modes(generator, &classifier, &progress, options, &device)
     };
-    let trained = options
-        .run
-        .trainer(config, stop.clone(), 100)
+    let trainer = options.run.trainer(config, stop.clone(), 100);
+    let trained = observer
+        .watch(trainer)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_callback(|event: &Event<'_>| {
@@ -146,10 +155,13 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_evaluation(|gan: &AnyGan| {
             unless_stopped(&stop, || {
                 let histogram = counted(&gan.generator)?;
-                Ok(vec![
+                let mut metrics: Metrics = vec![
                     ("kl".into(), histogram.kl_to_uniform()),
                     ("modes".into(), histogram.num_seen() as f64),
-                ])
+                ];
+                let sampler = GanSampler::new(&gan.generator, &device).with_cancel(stop.clone());
+                metrics.extend(observer.metrics(|n, seed| sampler.sample(n, seed))?);
+                Ok(metrics)
             })
         })
         .with_preview(|gan: &AnyGan, at| {

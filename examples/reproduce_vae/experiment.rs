@@ -8,13 +8,14 @@ use aigc_core::{
         tensor::Device,
     },
     checkpoint::RunDir,
-    data::ImageBatch,
-    train::{Metrics, Objective, TrainOutput, TrainerConfig},
+    data::{ClassLabels, ImageBatch},
+    eval::SampleMetrics,
+    train::{DiversityWatch, Metrics, Objective, TrainOutput, TrainerConfig},
     weights::load_pretrained,
 };
 use aigc_examples::{
-    DigitClassifier, Images, RunOptions, after_training, evaluate_binarized, is_stop, outln,
-    unless_stopped,
+    DigitClassifier, Images, RunOptions, SampleObserver, after_training, evaluate_binarized,
+    held_out, is_stop, lenet5_from, outln, unless_stopped,
 };
 use aigc_vae::{IwaeObjectiveConfig, KlWeight, Vae};
 use anyhow::{Context, ensure};
@@ -76,17 +77,29 @@ impl Experiment<'_> {
             let model = self.open(recipe, init, &run)?;
             return self.until_stopped(|| self.report(&model, recipe.published, &run));
         }
+        let lenet = lenet5_from(args.classifier.as_deref(), self.device)?;
+        let real = held_out(images, stop)?;
+        let seed = args.run.seed;
+        let observer =
+            SampleObserver::new(&args.observer, seed, real, lenet.as_ref(), self.device)?;
         // Test images of binary models are binary.
         let binarize = args.model.binarize();
         let evaluation = |model: &V| {
             unless_stopped(stop, || {
-                images.evaluate(stop, |held_out| {
+                let mut metrics = images.evaluate(stop, |held_out| {
                     evaluate_binarized(model, held_out, binarize, self.device)
-                })
+                })?;
+                metrics.extend(
+                    observer
+                        .metrics(|n, seed| self.samples(model, ClassLabels::Random, n, seed))?,
+                );
+                Ok(metrics)
             })
         };
         let model = init(&recipe.model, self.device)?;
-        let (trained, run) = self.train(&args.run, recipe, model, objective, evaluation)?;
+        let watched = Some(&observer);
+        let (trained, run) =
+            self.train(&args.run, recipe, model, objective, watched, evaluation)?;
         after_training(trained, &run, stop, |trained| {
             self.print_training(&trained);
             let asked = args.importance_samples.is_some() || self.classifier.is_some();
@@ -97,13 +110,15 @@ impl Experiment<'_> {
         })
     }
 
-    /// Trains `model` as `recipe` and `options` say.
+    /// Trains `model` as `recipe` and `options` say. `observer` watches its samples, which codes
+    /// do not have before their prior is trained.
     pub(crate) fn train<C, M, O>(
         &self,
         options: &RunOptions,
         recipe: &Recipe<C>,
         model: M,
         objective: O,
+        observer: Option<&SampleObserver<'_>>,
         evaluation: impl FnMut(&M) -> Result<Metrics>,
     ) -> anyhow::Result<(TrainOutput<M>, RunDir)>
     where
@@ -112,10 +127,17 @@ impl Experiment<'_> {
         O: Objective<Model = M, Batch = ImageBatch>,
     {
         let config = options.config(recipe.trainer.clone())?;
+        let has_classifier = observer.is_some() && self.classifier.is_some();
+        let own = [("nelbo", false)];
+        let config = self.args.observer.config(config, &own, has_classifier)?;
         let run = options.run(self.args.model.run_name())?;
         self.images.print_summary(&run);
-        let mut trainer = options
-            .trainer::<M>(config, self.stop.clone(), 100)
+        let trainer = options.trainer::<M>(config, self.stop.clone(), 100);
+        let trainer = match observer {
+            Some(observer) => observer.watch(trainer),
+            None => trainer,
+        };
+        let mut trainer = trainer
             .with_model_config(&recipe.model)?
             .with_data_config(&self.args.data)?;
         if let Some(bound) = &recipe.objective {
@@ -126,18 +148,27 @@ impl Experiment<'_> {
         Ok((trained, run))
     }
 
-    /// Prints how long training took, and its last evaluation.
+    /// Prints how long training took, and its last evaluation: the terms of the bound, and the
+    /// metrics of samples.
     pub(crate) fn print_training<M>(&self, trained: &TrainOutput<M>) {
         let minutes = trained.elapsed.as_secs_f64() / 60.0;
+        let (of_samples, bound): (Metrics, Metrics) = trained
+            .metrics
+            .iter()
+            .cloned()
+            .partition(|(name, _)| is_of_samples(name));
         outln!(
             "{} steps, {} of them in this run, in {minutes:.2} minutes ({:.0} per minute); \
              test {:?} nats per image over {} images",
             trained.step,
             trained.steps_run,
             trained.steps_run as f64 / minutes,
-            trained.metrics,
+            bound,
             self.images.held_out.num_items()
         );
+        if !of_samples.is_empty() {
+            outln!("samples beside test images: {of_samples:?}");
+        }
     }
 
     /// The run to evaluate.
@@ -190,4 +221,11 @@ impl Experiment<'_> {
             result => result,
         }
     }
+}
+
+/// Whether a metric of an evaluation is one of samples.
+fn is_of_samples(name: &str) -> bool {
+    let of_watch = [DiversityWatch::DIVERSITY, DiversityWatch::NN_RATIO];
+    let of_features = SampleMetrics::<4>::METRICS;
+    of_watch.contains(&name) || of_features.iter().any(|(metric, _)| *metric == name)
 }

@@ -233,7 +233,7 @@ impl Experiment<'_> {
     }
 
     /// `n` samples of these classes.
-    fn samples<V: Vae>(
+    pub(crate) fn samples<V: Vae>(
         &self,
         model: &V,
         classes: ClassLabels,

@@ -15,7 +15,9 @@ mod table;
 mod vq;
 
 use aigc_core::{Error, Result, data::Binarize};
-use aigc_examples::{DigitClassifier, ImagesConfig, Opening, RunOptions, stop_on_ctrl_c};
+use aigc_examples::{
+    DigitClassifier, ImagesConfig, ObserverOptions, Opening, RunOptions, stop_on_ctrl_c,
+};
 use aigc_vae::GradientEstimator;
 use clap::{Parser, ValueEnum};
 use experiment::Experiment;
@@ -66,6 +68,8 @@ pub(crate) struct Args {
     /// Run directory to evaluate; by default the newest run of the model.
     #[arg(long = "run", value_name = "DIR", requires = "evaluate_only")]
     pub(crate) evaluated: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) observer: ObserverOptions,
     #[command(flatten)]
     pub(crate) run: RunOptions,
 }

@@ -58,7 +58,7 @@ pub(crate) fn run(experiment: &Experiment<'_>) -> anyhow::Result<()> {
     };
     let vae = recipe.model.init(device)?;
     let objective = VaeObjective::<VqVae, ImageBatch, 4, 4>::new(weight)?;
-    let (trained, run) = experiment.train(&options, &recipe, vae, objective, evaluation)?;
+    let (trained, run) = experiment.train(&options, &recipe, vae, objective, None, evaluation)?;
     after_training(trained, &run, stop, |trained| {
         experiment.print_training(&trained);
         let vae = trained.model;

@@ -99,6 +99,9 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
             kept.extend(["--sampling-steps", "4"]);
         }
     }
+    if name == "reproduce_diffusion" && arguments.contains(&"train") {
+        kept.extend(["--eval-samples", "6"]);
+    }
     for at in kept
         .clone()
         .iter()

@@ -3,49 +3,9 @@
 
 mod common;
 
-use aigc_core::{
-    device::device, eval::LeNet5Config, output::provenance::verify_file, rng::InitWeights,
-    weights::save_weights,
-};
-use common::{finish, program, small_mnist};
+use aigc_core::output::provenance::verify_file;
+use common::{World, program};
 use std::{path::Path, process::Command};
-
-/// A directory with the data set and the classifier.
-struct World(tempfile::TempDir);
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        small_mnist(&folder.path().join("mnist"));
-        let classifier = LeNet5Config.init(&device("flex").unwrap()).init_weights(0);
-        save_weights(&classifier, &folder.path().join("lenet.safetensors")).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Runs the program `name` with `arguments`, separated by spaces.
-    fn run(&self, name: &str, arguments: &str) -> String {
-        finish(self.command(name, arguments))
-    }
-
-    /// The error message of the program `name` for wrong `arguments`.
-    fn fails(&self, name: &str, arguments: &str) -> String {
-        let output = self.command(name, arguments).output().unwrap();
-        assert!(!output.status.success(), "{arguments}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    fn command(&self, name: &str, arguments: &str) -> Command {
-        let mut command = Command::new(program(name));
-        command
-            .args(arguments.split_whitespace())
-            .current_dir(self.path());
-        command
-    }
-}
 
 /// The picture says which model and seed it is of; returns a setting, as JSON.
 fn check_origin(path: &Path, model: &str, setting: &str) -> String {
@@ -241,6 +201,24 @@ fn conditional_gan_is_evaluated() {
     }
 }
 
+/// A metric of samples is logged, and may decide which model is kept.
+#[test]
+fn metric_of_samples_decides_in_training() {
+    let world = World::new();
+    world.run(
+        "reproduce_gan",
+        "images --data mnist --classifier lenet.safetensors --samples 60 --steps 4 --eval-steps 2 \
+         --eval-samples 40 --metric-for-best-model kid --out best",
+    );
+    let log = std::fs::read_to_string(world.path().join("best/metrics.jsonl")).unwrap();
+    let evaluations: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("\"kid\""))
+        .collect();
+    assert_eq!(evaluations.len(), 2, "{log}");
+    assert!(evaluations[0].contains("\"diversity\""), "{log}");
+}
+
 #[test]
 fn gan_trains_on_image_directory() {
     let world = World::new();
@@ -313,11 +291,11 @@ fn diffusion_is_evaluated() {
     let world = World::new();
     world.run(
         "reproduce_diffusion",
-        "train --data mnist --batch 4 --steps 2 --out run",
+        "train --data mnist --batch 4 --steps 2 --eval-samples 6 --out run",
     );
     let text = world.run(
         "reproduce_diffusion",
-        "train --data mnist --batch 4 --steps 3 --out run --resume",
+        "train --data mnist --batch 4 --steps 3 --eval-samples 6 --out run --resume",
     );
     assert!(text.contains("3 steps, 1 of them in this run"), "{text}");
     let text = world.run(

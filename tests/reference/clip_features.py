@@ -1,5 +1,5 @@
 """Embeddings of images and prompts by a small CLIP with random weights, by transformers, and their
-CLIP score by torchmetrics, for `tests/eval_clip.rs`.
+CLIP score by torchmetrics, with ranks by their definition, for `tests/eval_clip.rs`.
 
     pip install torch torchmetrics transformers numpy pillow safetensors
     python clip_features.py ../fixtures/eval/clip
@@ -19,6 +19,11 @@ def byte_characters():
     """The characters that stand for the 256 bytes in byte-pair vocabularies of GPT-2 and CLIP."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return shown + [256 + i for i in range(256 - len(shown))]
+
+
+def ranks(similarity):
+    """1 + the number of candidates that are nearer than the own one, for each row."""
+    return (1 + (similarity > similarity.diag()[:, None]).sum(1)).tolist()
 
 
 if __name__ == "__main__":
@@ -59,7 +64,11 @@ if __name__ == "__main__":
     given = Given()
     metric = CLIPScore(lambda: (given, given.process))
     with torch.no_grad(): metric.update([torch.full((1, 1, 1), i) for i in range(4)], PROMPTS)
+    units = [x.double() / x.double().norm(dim=1, keepdim=True) for x in (image_embeds, text_embeds)]
+    cosines = units[0] @ units[1].T
+    of_images, of_texts = ranks(cosines), ranks(cosines.T)
+    print(cosines, of_images, of_texts)
     print(image_embeds[:, :4], text_embeds[:, :4], metric.compute())
     save_file(dict(images=torch.tensor(images.astype(np.float32)), image_embeds=image_embeds.contiguous(), text_embeds=text_embeds.contiguous()),
-              f"{out}/cases.safetensors", metadata=dict(json=json.dumps(dict(prompts=PROMPTS, clip_score=float(metric.compute())))))
+              f"{out}/cases.safetensors", metadata=dict(json=json.dumps(dict(prompts=PROMPTS, clip_score=float(metric.compute()), image_to_text=of_images, text_to_image=of_texts))))
     print({n: os.path.getsize(f"{out}/{n}") for n in os.listdir(out)})

@@ -52,7 +52,7 @@ if __name__ == "__main__":
         with mock.patch("pytorch_fid.inception.load_state_dict_from_url", lambda *a, **k: None), mock.patch("torch.nn.Module.load_state_dict", lambda *a, **k: None): net = fid()
         print(net.load_state_dict(state, strict=False))
         with mock.patch("pytorch_fid.inception.fid_inception_v3", lambda: net): theirs = inception.InceptionV3([3]).eval()
-        for k, (n, *shape) in enumerate(cases[:3]):
+        for k, (n, *shape) in enumerate(cases):
             x = torch.stack([image(10 * k + i, *shape) for i in range(n)])
             result[f"pytorch_fid.{k}.2048"] = theirs(x / 255)[0][:, :, 0, 0].contiguous()
     save_file(result, f"{out}/features.safetensors")

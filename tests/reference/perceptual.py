@@ -1,5 +1,5 @@
 """LPIPS by `lpips`, MS-SSIM by torchmetrics and perceptual path length by torch-fidelity, for
-`tests/eval_perceptual.rs`.
+`tests/eval_perceptual/`.
 
     pip install torch torchvision lpips torchmetrics torch-fidelity
     python perceptual.py ../fixtures/eval/perceptual
@@ -49,10 +49,12 @@ def lpips_case(net, shape):
     return dict(net=net, shape=shape, distances=d.flatten().tolist(), gradient_norm=g.norm().item(), gradient_with_y=(g * y.double().flatten()).sum().item())
 
 
-def ms_ssim_case(shape, betas, normalize):
-    x, y = (v.double() for v in images(shape))
-    value = ms_ssim(y, x, data_range=1.0, reduction="none", betas=tuple(betas), normalize=normalize)
-    return dict(shape=shape, betas=betas, normalize=normalize or "none", values=value.tolist())
+def ms_ssim_case(shape, betas, normalize, negative=False):
+    """`negative`: an image against its negative, whose terms are below 0. They have no real power: the values are null."""
+    x, y = images(shape)
+    if negative: y = 1 - x
+    value = ms_ssim(y.double(), x.double(), data_range=1.0, reduction="none", betas=tuple(betas), normalize=normalize)
+    return dict(shape=shape, betas=betas, normalize=normalize or "none", negative=negative, values=[None if v != v else v for v in value.tolist()])
 
 
 class Generator(torch.nn.Module):
@@ -86,6 +88,7 @@ if __name__ == "__main__":
     paper = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
     cases = dict(
         lpips=[lpips_case("vgg", [2, 3, 40, 36]), lpips_case("alex", [2, 3, 64, 49]), lpips_case("squeeze", [2, 3, 63, 50]), lpips_case("squeeze", [1, 3, 17, 18])],
-        ms_ssim=[ms_ssim_case([2, 1, 181, 177], paper, n) for n in ("relu", "simple", None)] + [ms_ssim_case([2, 3, 47, 60], [0.2, 0.3, 0.5], "relu"), ms_ssim_case([1, 1, 12, 14], [0.4, 0.6], None)],
+        ms_ssim=[ms_ssim_case([2, 1, 181, 177], paper, n) for n in ("relu", "simple", None)] + [ms_ssim_case([2, 3, 47, 60], [0.2, 0.3, 0.5], "relu"), ms_ssim_case([1, 1, 12, 14], [0.4, 0.6], None)]
+            + [ms_ssim_case([2, 1, 24, 30], [0.4, 0.6], n, negative=True) for n in ("relu", "simple", None)],
         path_length=[path_case("lerp", "normal"), path_case("slerp_any", "normal"), path_case("slerp_unit", "unit")])
     json.dump(cases, open(f"{sys.argv[1]}/perceptual.json", "w"), indent=1)

@@ -34,6 +34,8 @@ CHINESE = [
     ("ひらがなとカタカナ、한국어 ＡＢＣ", ["ひらがな、カタカナ ABC 한국어"]),
     ("", ["空"]),
     ("版权、虚假信息与多样性", ["虚假信息、版权和多样性"]),
+    # Bopomofo Extended is separated; the unassigned U+2FE0 to U+2FEF are not.
+    ("ㆠㆣ注音a\u2fe0b\u2fdfc\u2ff0d", ["ㆠ ㆣ 注音 a\u2fe0b c d"]),
 ]
 # Emoji, combining marks, text from right to left, digits of other scripts, control characters.
 UNUSUAL = [

@@ -46,7 +46,13 @@ fn clip_score_matches_transformers_and_torchmetrics() {
         score.mean
     );
     let ranks = caption_retrieval(&pictures, &texts).unwrap();
-    assert_eq!(ranks.image_to_text.ranks().len(), prompts.len());
+    for (name, found) in [
+        ("image_to_text", &ranks.image_to_text),
+        ("text_to_image", &ranks.text_to_image),
+    ] {
+        let expected: Vec<usize> = serde_json::from_value(cases.json[name].clone()).unwrap();
+        assert_eq!(found.ranks(), expected, "{name}");
+    }
     // The vision encoder of the same directory, with its projection.
     let vision = ClipVisionFeatures::from_pretrained(&dir, &device).unwrap();
     let found = vision.extract(images).unwrap();
@@ -56,4 +62,37 @@ fn clip_score_matches_transformers_and_torchmetrics() {
         "the vision encoder's",
     );
     assert_ne!(vision.id(), clip.id());
+}
+
+/// Features are cached by name, which has to change with what files of weights do not show.
+#[test]
+fn names_change_with_the_configuration() {
+    let device = device("flex").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(own_fixtures().join("eval/clip")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let ids = || {
+        let clip = ClipFeatures::from_pretrained(dir.path(), &device).unwrap();
+        let vision = ClipVisionFeatures::from_pretrained(dir.path(), &device).unwrap();
+        [clip.id(), vision.id()]
+    };
+    let before = ids();
+    assert_eq!(before, ids());
+    let config = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    for (field, changed) in [
+        ("\"hidden_act\": \"quick_gelu\"", "\"hidden_act\": \"gelu\""),
+        ("\"num_attention_heads\": 2", "\"num_attention_heads\": 1"),
+        ("\"layer_norm_eps\": 1e-05", "\"layer_norm_eps\": 1e-06"),
+    ] {
+        assert!(text.contains(field), "{field}");
+        std::fs::write(&config, text.replace(field, changed)).unwrap();
+        let after = ids();
+        assert!(
+            before[0] != after[0] && before[1] != after[1],
+            "{field}: {after:?}"
+        );
+    }
 }

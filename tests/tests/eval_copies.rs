@@ -4,8 +4,9 @@
 use aigc_core::{
     Result,
     data::{
-        Dataset, Image, ImageBatch, ImageShape, collate_images,
+        Dataset, Image, ImageBatch, collate_images,
         idx::{MnistDataset, Split},
+        transforms::{horizontal_flip, jpeg, shift},
     },
     device::device,
     eval::{
@@ -18,7 +19,6 @@ use aigc_tests::{
     folder_from,
     reference::{features, read_json},
 };
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use serde_json::Value;
 use std::path::Path;
 
@@ -145,17 +145,17 @@ fn check(train: &[Image], held_out: &[Image], count: usize, confidence: f64) {
     assert!(rate <= 0.01, "{rate}");
 
     let originals = pick(count, train, 1);
-    type Change = fn(usize, &Image) -> Image;
+    type Change = fn(usize, &Image) -> Result<Image>;
     let kinds: [(&str, Change); 6] = [
-        ("unchanged", |_, image| image.clone()),
+        ("unchanged", |_, image| Ok(image.clone())),
         ("shifted by a pixel", shifted),
-        ("flipped", |_, image| flipped(image)),
-        ("re-encoded", |_, image| reencoded(image)),
+        ("flipped", |_, image| horizontal_flip(image)),
+        ("re-encoded", |_, image| jpeg(image, 75)),
         ("shifted and re-encoded", |i, image| {
-            reencoded(&shifted(i, image))
+            jpeg(&shifted(i, image)?, 75)
         }),
         ("flipped, shifted and re-encoded", |i, image| {
-            reencoded(&shifted(i, &flipped(image)))
+            jpeg(&shifted(i, &horizontal_flip(image)?)?, 75)
         }),
     ];
     for (kind, change) in kinds {
@@ -164,7 +164,7 @@ fn check(train: &[Image], held_out: &[Image], count: usize, confidence: f64) {
             let copies = originals
                 .iter()
                 .enumerate()
-                .map(|(i, (_, image))| change(i, image));
+                .map(|(i, (_, image))| change(i, image).unwrap());
             let copies = collate_images(copies.collect()).to_tensor(&device);
             for (found, (index, _)) in detector.detect(&copies).unwrap().iter().zip(originals) {
                 missed += usize::from(!found.is_copy || found.index != *index);
@@ -179,76 +179,9 @@ fn check(train: &[Image], held_out: &[Image], count: usize, confidence: f64) {
     }
 }
 
-/// Shifted by a pixel in one of eight directions; pixels at the border are repeated.
-fn shifted(i: usize, image: &Image) -> Image {
-    let directions = [
-        (-1, -1),
-        (-1, 0),
-        (-1, 1),
-        (0, -1),
-        (0, 1),
-        (1, -1),
-        (1, 0),
-        (1, 1),
-    ];
-    let (down, right): (isize, isize) = directions[i % 8];
-    let ImageShape { height, width, .. } = image.shape;
-    mapped(image, |y, x| {
-        let inside = |at: usize, by: isize, size: usize| {
-            (at as isize - by).clamp(0, size as isize - 1) as usize
-        };
-        (inside(y, down, height), inside(x, right, width))
-    })
-}
-
-fn flipped(image: &Image) -> Image {
-    mapped(image, |y, x| (y, image.shape.width - 1 - x))
-}
-
-/// An image whose pixel (y, x) is that at `source(y, x)`.
-fn mapped(image: &Image, source: impl Fn(usize, usize) -> (usize, usize)) -> Image {
-    let ImageShape { height, width, .. } = image.shape;
-    let mut pixels = Vec::with_capacity(image.pixels.len());
-    for plane in image.pixels.chunks_exact(height * width) {
-        for i in 0..height * width {
-            let (y, x) = source(i / width, i % width);
-            pixels.push(plane[y * width + x]);
-        }
-    }
-    Image {
-        pixels,
-        ..image.clone()
-    }
-}
-
-/// Encoded as JPEG of quality 75 and decoded.
-fn reencoded(image: &Image) -> Image {
-    let ImageShape {
-        channels,
-        height,
-        width,
-    } = image.shape;
-    let area = height * width;
-    let interleaved: Vec<u8> = (0..area * channels)
-        .map(|i| image.pixels[i % channels * area + i / channels])
-        .collect();
-    let color = match channels {
-        1 => ExtendedColorType::L8,
-        _ => ExtendedColorType::Rgb8,
-    };
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 75)
-        .encode(&interleaved, width as u32, height as u32, color)
-        .unwrap();
-    let decoded = image::load_from_memory(&bytes).unwrap();
-    let decoded = match channels {
-        1 => decoded.to_luma8().into_raw(),
-        _ => decoded.to_rgb8().into_raw(),
-    };
-    Image {
-        pixels: (0..area * channels)
-            .map(|i| decoded[i % area * channels + i / area])
-            .collect(),
-        ..image.clone()
-    }
+/// Shifted by a pixel in one of the eight directions.
+fn shifted(i: usize, image: &Image) -> Result<Image> {
+    // The places of a square of 3×3, without its middle.
+    let place = [0, 1, 2, 3, 5, 6, 7, 8][i % 8];
+    shift(image, place / 3 - 1, place % 3 - 1)
 }

@@ -6,11 +6,15 @@ use aigc_core::{
     eval::{Classifier, FeatureExtractor, InceptionLayer, InceptionPreprocessing, InceptionV3},
     weights::save_tensors,
 };
-use aigc_tests::own_fixtures;
+use aigc_tests::{own_fixtures, python_with};
 use burn::tensor::{Tensor, TensorData};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Numbers in [−1, 1) by SplitMix64 from the CRC-32 of a name.
 fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
@@ -61,24 +65,36 @@ fn image(number: usize, [channels, height, width]: [usize; 3]) -> Tensor<4> {
     Tensor::from_data(data, &device("flex").unwrap())
 }
 
-#[test]
-fn inception_matches_torch_fidelity_and_pytorch_fid() {
-    let device = device("flex").unwrap();
-    let folder = own_fixtures().join("eval/inception");
-    let case: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
-    let sizes = |value: &Value| -> Vec<usize> { serde_json::from_value(value.clone()).unwrap() };
-    let weights: BTreeMap<String, TensorData> = case["names"]
+fn folder() -> PathBuf {
+    own_fixtures().join("eval/inception")
+}
+
+fn case() -> Value {
+    serde_json::from_slice(&std::fs::read(folder().join("case.json")).unwrap()).unwrap()
+}
+
+fn sizes(value: &Value) -> Vec<usize> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// Writes the weights of the script.
+fn save_weights(path: &Path) {
+    let weights: BTreeMap<String, TensorData> = case()["names"]
         .as_object()
         .unwrap()
         .iter()
         .map(|(name, shape)| (name.clone(), weight(name, &sizes(shape))))
         .collect();
+    save_tensors(&weights, path).unwrap();
+}
+
+#[test]
+fn inception_matches_torch_fidelity_and_pytorch_fid() {
+    let (folder, case) = (folder(), case());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("inception.safetensors");
-    save_tensors(&weights, &path).unwrap();
-    drop(weights);
-    let inception = InceptionV3::from_file(&path, &device).unwrap();
+    save_weights(&path);
+    let inception = InceptionV3::from_file(&path, &device("flex").unwrap()).unwrap();
 
     let bytes = std::fs::read(folder.join("features.safetensors")).unwrap();
     let stored = SafeTensors::deserialize(&bytes).unwrap();
@@ -117,15 +133,14 @@ fn inception_matches_torch_fidelity_and_pytorch_fid() {
             check("torch_fidelity.0.logits", output.logits);
             check("torch_fidelity.0.2048", output.features);
         }
-        if k < 2 {
-            let net = inception
-                .clone()
-                .with_preprocessing(InceptionPreprocessing::PytorchFid);
-            check(
-                &format!("pytorch_fid.{k}.2048"),
-                net.extract(images).unwrap(),
-            );
-        }
+        // Images that are enlarged, kept and reduced.
+        let net = inception
+            .clone()
+            .with_preprocessing(InceptionPreprocessing::PytorchFid);
+        check(
+            &format!("pytorch_fid.{k}.2048"),
+            net.extract(images).unwrap(),
+        );
     }
     // Grey images are repeated.
     let grey = image(0, [1, 20, 20]);
@@ -144,4 +159,48 @@ fn inception_matches_torch_fidelity_and_pytorch_fid() {
     assert!(error.contains("`channels` is 2, expected 1"), "{error}");
     let other = inception.clone().with_layer(InceptionLayer::Pool1);
     assert_ne!(other.id(), inception.id());
+}
+
+/// Writes `weights.safetensors` of a directory as `zip.pth`, and as `legacy.pth` in the layout of
+/// before PyTorch 1.6: state dicts, with the counters of batch norms and versions of modules.
+const PICKLES: &str = r#"
+import sys
+from collections import OrderedDict
+import torch
+from safetensors.torch import load_file
+
+folder, state = sys.argv[1], OrderedDict()
+for name, tensor in load_file(f"{folder}/weights.safetensors").items():
+    state[name] = tensor
+    if name.endswith("running_var"):
+        state[name.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
+state._metadata = OrderedDict({"": {"version": 1}, "Conv2d_1a_3x3.bn": {"version": 2}})
+torch.save(state, f"{folder}/zip.pth")
+torch.save(state, f"{folder}/legacy.pth", _use_new_zipfile_serialization=False)
+"#;
+
+/// The published files are pickles.
+#[test]
+fn inception_loads_pickles_of_pytorch() {
+    let Some(python) = python_with("torch, safetensors") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    save_weights(&dir.path().join("weights.safetensors"));
+    let output = Command::new(python)
+        .args(["-c", PICKLES])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let images = image(0, [3, 32, 32]);
+    let logits = |name: &str| {
+        let device = device("flex").unwrap();
+        let inception = InceptionV3::from_file(&dir.path().join(name), &device).unwrap();
+        let logits = inception.classify(images.clone()).logits;
+        logits.into_data().try_into_vec::<f32>().unwrap()
+    };
+    let expected = logits("weights.safetensors");
+    assert_eq!(logits("zip.pth"), expected);
+    assert_eq!(logits("legacy.pth"), expected);
 }

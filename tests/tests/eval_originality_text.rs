@@ -159,6 +159,20 @@ fn planted_sentences_are_found() {
     let copied = report.generated.copied_share().unwrap();
     assert!((0.28..0.4).contains(&copied), "{copied}");
     assert_eq!(report.held_out.copied_characters, 0);
+    // Each text has one copy of three sentences.
+    let (low, high) = report
+        .generated
+        .copied_interval(200, 0.95, &mut rng)
+        .unwrap();
+    assert!(low < copied && copied < high, "{low} {copied} {high}");
+    assert!(high - low < 0.02, "{low} {high}");
+    let none = report.held_out.copied_interval(200, 0.95, &mut rng);
+    assert_eq!(none.unwrap(), (0.0, 0.0));
+    let (low, high) = report
+        .generated
+        .ngram_interval(4, 200, 0.95, &mut rng)
+        .unwrap();
+    assert!(0.25 < low && low <= high && high < 0.3, "{low} {high}");
     let four = |ngrams: &[(usize, NgramOverlap)]| ngrams[1].1.share().unwrap();
     assert!(four(&report.generated.ngrams) > 0.25);
     assert!(four(&report.held_out.ngrams) < 0.01);

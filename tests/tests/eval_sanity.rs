@@ -6,6 +6,7 @@ use aigc_core::{
     data::{
         Dataset, Image, collate_images,
         idx::{MnistDataset, Split},
+        transforms::{gaussian_blur, gaussian_noise},
     },
     device::device,
     eval::{
@@ -16,7 +17,6 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_tests::folder_from;
-use image::{GrayImage, imageops};
 use std::path::Path;
 
 /// Images of each set.
@@ -50,33 +50,15 @@ fn pixels(images: &[Image]) -> Features {
     Features::new(values.collect(), images[0].shape.numel()).unwrap()
 }
 
-/// With normal noise of standard deviation `sigma`, relative to the range of values.
+/// With normal noise.
 fn noisy(images: &[Image], sigma: f32) -> Vec<Image> {
     let mut rng = Rng::new(1);
-    let change = |image: &Image| {
-        let noise = rng.normal_vec(image.pixels.len());
-        let add = |(value, noise): (&u8, f32)| {
-            let value = f32::from(*value) + 255.0 * sigma * noise;
-            value.round().clamp(0.0, 255.0) as u8
-        };
-        Image {
-            pixels: image.pixels.iter().zip(noise).map(add).collect(),
-            ..image.clone()
-        }
-    };
+    let change = |image: &Image| gaussian_noise(image, sigma, &mut rng).unwrap();
     images.iter().map(change).collect()
 }
 
-/// Blurred with a Gaussian of standard deviation `sigma` in pixels.
 fn blurred(images: &[Image], sigma: f32) -> Vec<Image> {
-    let change = |image: &Image| {
-        let (height, width) = (image.shape.height as u32, image.shape.width as u32);
-        let plane = GrayImage::from_raw(width, height, image.pixels.clone()).unwrap();
-        Image {
-            pixels: imageops::blur(&plane, sigma).into_raw(),
-            ..image.clone()
-        }
-    };
+    let change = |image: &Image| gaussian_blur(image, sigma).unwrap();
     images.iter().map(change).collect()
 }
 
@@ -151,10 +133,13 @@ fn measures_move_as_samples_get_worse() {
     let quality = prdc(&real, &samples);
     let score = |logits: &Features| inception_score(logits, 1, None).unwrap().mean;
 
-    // The floor: two draws from one distribution.
-    let [frechet, _, mmd, _] = floor;
+    // The floor: two draws from one distribution. The bounds are about twice what NumPy finds for
+    // these images: 8.3, 6.5, 8.6e-4 and 0.25.
+    let [frechet, kid, mmd, sliced] = floor;
     assert!(frechet < 15.0, "{frechet}");
-    assert!(mmd.abs() < 3e-3, "{mmd}");
+    assert!(kid.abs() < 13.0, "{kid}");
+    assert!(mmd.abs() < 1.8e-3, "{mmd}");
+    assert!(sliced < 0.4, "{sliced}");
     for share in [quality.precision, quality.recall, quality.coverage] {
         assert!((0.88..0.99).contains(&share), "{quality:?}");
     }
@@ -195,6 +180,7 @@ fn measures_move_as_samples_get_worse() {
     );
 
     // Each sample several times.
+    let mut steps = vec![floor];
     let mut before = (quality, vendi_score(&samples).unwrap());
     for times in [10, 100] {
         let rows: Vec<usize> = (0..COUNT).map(|i| i / times * times).collect();
@@ -204,7 +190,9 @@ fn measures_move_as_samples_get_worse() {
         assert!(found.0.coverage < 0.5 * before.0.coverage, "{found:?}");
         assert!(found.1 < before.1, "{found:?}");
         before = found;
+        steps.push(distances.of(&repeated));
     }
+    assert_rise("duplicates", &steps);
 }
 
 /// Noise takes samples out of the neighbourhoods of real ones, and copies have training images too

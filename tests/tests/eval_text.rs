@@ -1,8 +1,15 @@
 //! Measures of text, against the numbers of sacrebleu, rouge-score and NLTK that
 //! `tests/reference/text_metrics.py` writes.
 
-use aigc_core::eval::text::{
-    Bleu, Chrf, Rouge, RougeVariant, SelfBleu, Smoothing, Tokenizer, rouge_l, rouge_lsum, rouge_n,
+use aigc_core::{
+    eval::{
+        half_sampling,
+        text::{
+            Bleu, Chrf, Rouge, RougeVariant, SelfBleu, Smoothing, Tokenizer, corpus_distinct_n,
+            rouge_l, rouge_lsum, rouge_n,
+        },
+    },
+    rng::Rng,
 };
 use aigc_tests::own_fixtures;
 use serde_json::Value;
@@ -178,10 +185,60 @@ fn self_bleu_matches_nltk() {
     for (order, expected) in scores {
         let mut measure = SelfBleu::default();
         measure.bleu.tokenizer = Tokenizer::Whitespace;
+        // All texts have as many words: NLTK has no fewer orders for shorter ones.
+        measure.bleu.effective_order = false;
         measure.bleu.max_order = order.parse().unwrap();
         let found = measure.score(&texts).unwrap();
         assert_eq!(found.texts, texts.len());
         assert_close(found.score, expected.as_f64().unwrap(), order);
+    }
+}
+
+/// Texts of 12 patterns with random words. Over sets of texts, self-BLEU and distinct-2 vary about
+/// as the interval of a single set says.
+#[test]
+fn halves_show_how_measures_of_sets_vary() {
+    let mut rng = Rng::new(7);
+    let patterns: Vec<Vec<usize>> = (0..12)
+        .map(|_| (0..20).map(|_| rng.random_index(200)).collect())
+        .collect();
+    let mut set = || -> Vec<Vec<usize>> {
+        let text = |rng: &mut Rng| {
+            let pattern = &patterns[rng.random_index(patterns.len())];
+            let word = |word: &usize| match rng.random_index(10) {
+                0..7 => *word,
+                _ => rng.random_index(200),
+            };
+            pattern.iter().map(word).collect()
+        };
+        (0..40).map(|_| text(&mut rng)).collect()
+    };
+    let sets: Vec<_> = (0..200).map(|_| set()).collect();
+    let bleu = |texts: &[&[usize]]| -> f64 {
+        let found = SelfBleu::default().score_tokens::<usize>(texts);
+        found.unwrap().score
+    };
+    let distinct = |texts: &[&[usize]]| -> f64 { corpus_distinct_n::<usize>(texts, 2).unwrap() };
+    type Measure<'a> = &'a dyn Fn(&[&[usize]]) -> f64;
+    let measures: [Measure<'_>; 2] = [&bleu, &distinct];
+    for value in measures {
+        let of = |texts: &[Vec<usize>], rows: &[usize]| {
+            let drawn: Vec<&[usize]> = rows.iter().map(|row| texts[*row].as_slice()).collect();
+            value(&drawn)
+        };
+        let all: Vec<usize> = (0..40).collect();
+        let values: Vec<f64> = sets.iter().map(|texts| of(texts, &all)).collect();
+        let mean = values.iter().sum::<f64>() / 200.0;
+        let squares = values.iter().map(|value| (value - mean).powi(2));
+        let half = 1.96 * (squares.sum::<f64>() / 199.0).sqrt();
+        let mut widths = 0.0;
+        for (texts, value) in sets.iter().zip(&values).take(10) {
+            let drawn = |rows: &[usize]| Ok(of(texts, rows));
+            let (low, high) = half_sampling(40, 100, 0.95, &mut Rng::new(1), drawn).unwrap();
+            assert!(low < *value && *value < high, "{low} {value} {high}");
+            widths += (high - low) / 20.0;
+        }
+        assert!((0.8..1.6).contains(&(widths / half)), "{}", widths / half);
     }
 }
 

@@ -23,9 +23,10 @@ fn recorded() -> Provenance {
     Provenance::new("by hand")
         .with_generator("reference 1.0")
         .with_seed(u64::MAX)
-        .with_prompt("猫 \"é\"\n")
+        .with_prompt("猫 \"é\"\n\u{1f}\\/")
         .with_setting("b", 0.1)
         .with_setting("a", json!([1, null, true]))
+        .with_setting("c", json!([1e-5, 1e-4, 20.0, 1e16]))
 }
 
 #[test]

@@ -1,39 +1,32 @@
-//! The invisible watermark after what happens to images on their way: files, compression, resizing,
-//! changes of brightness and contrast, blur.
+//! The watermark after what happens to images on their way: files, compression, resizing, changes
+//! of brightness and contrast, blur.
 
 use aigc_core::{
     data::{
-        Dataset, Image, ImageShape,
+        Dataset, Image, ImageShape, collate_images,
         scenes::{Scenes, Split},
+        transforms,
     },
+    device::device,
+    eval::{psnr, ssim},
     output::Watermark,
     rng::Rng,
 };
 use image::{
     ImageFormat, RgbImage,
-    codecs::jpeg::JpegEncoder,
     imageops::{self, FilterType::CatmullRom},
 };
 use std::io::Cursor;
 
-/// Interleaved pixels.
 fn interleaved(image: &Image) -> RgbImage {
     let ImageShape { height, width, .. } = image.shape;
-    RgbImage::from_fn(width as u32, height as u32, |x, y| {
-        let at = y as usize * width + x as usize;
-        image::Rgb([0, 1, 2].map(|channel| image.pixels[channel * height * width + at]))
-    })
+    RgbImage::from_raw(width as u32, height as u32, image.interleaved().unwrap()).unwrap()
 }
 
-/// Channel by channel.
 fn planar(image: &RgbImage) -> Image {
     let (width, height) = image.dimensions();
-    let channels = (0..3).flat_map(|channel| image.pixels().map(move |pixel| pixel.0[channel]));
-    Image {
-        shape: ImageShape::new(3, height as usize, width as usize),
-        pixels: channels.collect(),
-        label: None,
-    }
+    let shape = ImageShape::new(3, height as usize, width as usize);
+    Image::from_interleaved(image.as_raw(), shape).unwrap()
 }
 
 fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
@@ -41,10 +34,7 @@ fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 }
 
 fn jpeg(image: &RgbImage) -> RgbImage {
-    let mut bytes = Vec::new();
-    let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 75);
-    encoder.encode_image(image).unwrap();
-    image::load_from_memory(&bytes).unwrap().into_rgb8()
+    interleaved(&transforms::jpeg(&planar(image), 75).unwrap())
 }
 
 fn png(image: &RgbImage) -> RgbImage {
@@ -130,22 +120,33 @@ fn scene(index: usize) -> RgbImage {
     interleaved(&scenes.get(index).unwrap().image)
 }
 
-fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
-    let squares = a.iter().zip(b.iter());
-    let squares = squares.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
-    20.0 * 255f64.log10() - 10.0 * (squares.sum::<f64>() / a.len() as f64).log10()
+/// The least structural similarity of a marked scene to its original. In flat areas the mark is all
+/// the structure there is, which counts most where they are black.
+fn least_similarity(scene: &RgbImage) -> f64 {
+    match scene.get_pixel(0, 0).0[0] {
+        0..16 => 0.65,
+        _ => 0.8,
+    }
 }
 
-/// Marks an image, and finds the mark after every change, but not without the mark, nor with
-/// another key.
-fn survives(name: &str, image: &RgbImage, decibels: f64, changes: &[Change]) {
+/// Marks an image, which stays similar to its original, and finds the mark after every change, but
+/// not without the mark, nor with another key.
+fn survives(name: &str, image: &RgbImage, decibels: f64, similarity: f64, changes: &[Change]) {
     let watermark = Watermark::from_phrase("a secret").with_psnr(decibels);
     let other = Watermark::from_phrase("another secret");
-    let mut marked = planar(image);
-    watermark.embed(&mut marked).unwrap();
+    let original = planar(image);
+    let mut marked = original.clone();
+    let embedded = watermark.embed(&mut marked).unwrap();
+    assert!(embedded.present, "{name}: {embedded:?}");
+    let [after, before] = [&marked, &original].map(|image| {
+        let batch = collate_images(vec![image.clone()]);
+        batch.to_tensor(&device("flex").unwrap())
+    });
+    let found = psnr(&after, &before).unwrap()[0];
+    assert!(found > decibels - 0.2, "{name}: {found} decibels");
+    let found = ssim(&after, &before).unwrap()[0];
+    assert!(found > similarity, "{name}: {found}");
     let marked = interleaved(&marked);
-    let similarity = psnr(image, &marked);
-    assert!(similarity > decibels - 0.3, "{name}: {similarity} decibels");
     for (change, apply) in changes {
         let changed = planar(&apply(&marked));
         let found = watermark.detect(&changed).unwrap();
@@ -166,12 +167,13 @@ fn survives(name: &str, image: &RgbImage, decibels: f64, changes: &[Change]) {
 fn watermark_survives_files_compression_and_resizing() {
     for index in 0..3 {
         let large = resized(&scene(index), 256, 256);
-        survives(&format!("scene {index}"), &large, 40.0, &MILD);
-        survives(&format!("scene {index}"), &large, 40.0, &STRONG[..2]);
+        let (name, similarity) = (format!("scene {index}"), least_similarity(&large));
+        survives(&name, &large, 40.0, similarity, &MILD);
+        survives(&name, &large, 40.0, similarity, &STRONG[..2]);
     }
     let large = texture(256, 1);
-    survives("texture", &large, 40.0, &MILD);
-    survives("texture", &large, 40.0, &STRONG);
+    survives("texture", &large, 40.0, 0.95, &MILD);
+    survives("texture", &large, 40.0, 0.95, &STRONG);
 }
 
 /// Where the background is neither white nor black: only there is room for both signs of the mark.
@@ -182,7 +184,9 @@ fn watermark_of_small_images_survives_mild_changes() {
     let grey: Vec<_> = grey.take(4).collect();
     assert!(grey.len() > 1);
     for (index, image) in grey {
-        survives(&format!("scene {index}"), &image, 38.0, &MILD);
+        let (name, similarity) = (format!("scene {index}"), least_similarity(&image));
+        survives(&name, &image, 38.0, similarity, &MILD);
     }
-    survives("texture of 128 pixels", &texture(128, 2), 38.0, &MILD);
+    let small = texture(128, 2);
+    survives("texture of 128 pixels", &small, 38.0, 0.95, &MILD);
 }

@@ -167,6 +167,12 @@ pub enum DataFault {
         /// Number of bytes by the header.
         expected: u64,
     },
+    /// The file is larger than what is read of such a file.
+    #[error("larger than the {limit} bytes that are read")]
+    TooLarge {
+        /// Largest number of bytes that is read.
+        limit: u64,
+    },
     /// The first bytes are not those of the format.
     #[error("wrong magic number {found:#010x}, expected {expected}")]
     WrongMagic {

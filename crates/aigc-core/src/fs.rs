@@ -85,24 +85,26 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     })
 }
 
-/// Reads a file of at most `max_bytes`.
+/// Reads a file of at most `max_bytes`; nothing of a larger one.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Data`] if it is larger.
+/// [`Error::Io`] if the file cannot be read; [`Error::Data`] with [`DataFault::TooLarge`] if it is
+/// larger.
 pub fn read_at_most(path: impl AsRef<Path>, max_bytes: u64) -> Result<Vec<u8>> {
     let path = path.as_ref();
+    let too_large = || Err(Error::data(path, DataFault::TooLarge { limit: max_bytes }));
+    let file = File::open(path).map_err(Error::io(path))?;
+    let metadata = file.metadata().map_err(Error::io(path))?;
+    if metadata.is_file() && metadata.len() > max_bytes {
+        return too_large();
+    }
+    // Pipes have no length, and files can grow.
     let mut bytes = vec![];
-    File::open(path)
-        .and_then(|file| {
-            file.take(max_bytes.saturating_add(1))
-                .read_to_end(&mut bytes)
-        })
+    file.take(max_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)
         .map_err(Error::io(path))?;
     if bytes.len() as u64 > max_bytes {
-        let fault = DataFault::Oversized {
-            expected: max_bytes,
-        };
-        return Err(Error::data(path, fault));
+        return too_large();
     }
     Ok(bytes)
 }
@@ -234,7 +236,11 @@ mod tests {
         assert_eq!(read_at_most(&path, 5).unwrap(), [7; 5]);
         assert_eq!(read_at_most(&path, u64::MAX).unwrap().len(), 5);
         let error = read_at_most(&path, 4).unwrap_err();
-        assert!(matches!(error, Error::Data { .. }), "{error}");
+        let fault = DataFault::TooLarge { limit: 4 };
+        assert!(matches!(&error, Error::Data { fault: found, .. } if *found == fault));
+        let message = error.to_string();
+        let expected = "larger than the 4 bytes that are read";
+        assert!(message.ends_with(expected), "{message}");
         assert!(matches!(
             read_at_most(dir.path().join("none"), 4),
             Err(Error::Io { .. })

@@ -12,11 +12,8 @@ use pulp::{Simd, WithSimd};
 pub enum Pool {
     /// The largest, or NaN if one is.
     Max,
-    /// The sum over the number of pixels of the window, those of the padding included or not.
-    Mean {
-        /// Whether padding counts as pixels of zero.
-        count_include_pad: bool,
-    },
+    /// The mean of the pixels that are inside; padding is not counted.
+    Mean,
 }
 
 /// Sizes of a pool.
@@ -109,7 +106,7 @@ impl WithSimd for Plane<'_> {
                 let pairs = row.iter_mut().zip(&self.x[r * width..(r + 1) * width]);
                 match self.pool {
                     Pool::Max => pairs.for_each(|(most, x)| *most = larger(*most, *x)),
-                    Pool::Mean { .. } => pairs.for_each(|(sum, x)| *sum += x),
+                    Pool::Mean => pairs.for_each(|(sum, x)| *sum += x),
                 }
             }
             for (j, y) in y.iter_mut().enumerate() {
@@ -117,11 +114,8 @@ impl WithSimd for Plane<'_> {
                 let window = &row[first..end];
                 *y = match self.pool {
                     Pool::Max => window[1..].iter().fold(window[0], |a, b| larger(a, *b)),
-                    Pool::Mean { count_include_pad } => {
-                        let pixels = match count_include_pad {
-                            true => tall * wide,
-                            false => (bottom - top) * (end - first),
-                        };
+                    Pool::Mean => {
+                        let pixels = (bottom - top) * window.len();
                         window.iter().sum::<f32>() / pixels as f32
                     }
                 };
@@ -166,15 +160,6 @@ mod tests {
                 .map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0)
                 .collect()
         };
-        let kinds = [
-            Pool::Max,
-            Pool::Mean {
-                count_include_pad: false,
-            },
-            Pool::Mean {
-                count_include_pad: true,
-            },
-        ];
         for (input, kernel, stride, padding) in [
             ([5, 7], 3, 1, 1),
             ([35, 35], 3, 2, 0),
@@ -188,7 +173,7 @@ mod tests {
             let [height, width] = input;
             let x = values(3 * height * width);
             let [high, wide] = sizes.output().unwrap();
-            for pool in kinds {
+            for pool in [Pool::Max, Pool::Mean] {
                 let found = pool2d(&x, pool, sizes);
                 assert_eq!(found.len(), 3 * high * wide);
                 for (at, found) in found.iter().enumerate() {
@@ -209,10 +194,7 @@ mod tests {
                     let sum: f32 = inside.iter().sum();
                     let expected = match pool {
                         Pool::Max => inside.iter().copied().fold(f32::MIN, f32::max),
-                        Pool::Mean {
-                            count_include_pad: true,
-                        } => sum / (kernel * kernel) as f32,
-                        Pool::Mean { .. } => sum / inside.len() as f32,
+                        Pool::Mean => sum / inside.len() as f32,
                     };
                     assert!((found - expected).abs() < 1e-5, "{sizes:?} {pool:?}");
                 }

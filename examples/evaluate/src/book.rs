@@ -23,6 +23,8 @@ pub(crate) struct Book {
     warnings: Vec<String>,
     skipped: Vec<String>,
     measured: bool,
+    /// The first error of a part of the work.
+    failed: Option<Error>,
 }
 
 impl Book {
@@ -36,6 +38,7 @@ impl Book {
             warnings: Vec::new(),
             skipped: Vec::new(),
             measured: false,
+            failed: None,
         }
     }
 
@@ -76,6 +79,7 @@ impl Book {
             }
             Err(error) => {
                 self.warn(format!("Not measured: {what}. {error}"));
+                self.failed.get_or_insert(error);
                 None
             }
         }
@@ -83,15 +87,21 @@ impl Book {
 
     /// Adds a measure; one that is not finite becomes a warning.
     pub(crate) fn measure(&mut self, measure: Measure) {
-        let warnings = serde_json::to_value(&measure).unwrap_or_default();
+        let parts = serde_json::to_value(&measure).unwrap_or_default();
         match self.report.add_measure(measure) {
             Ok(()) => {
                 self.measured = true;
-                let warnings = warnings["warnings"].as_array().into_iter().flatten();
-                let warnings = warnings.filter_map(Value::as_str).map(String::from);
-                self.warnings.extend(warnings);
+                // The page adds the name itself.
+                let name = parts["name"].as_str().unwrap_or_default();
+                let warnings = parts["warnings"].as_array().into_iter().flatten();
+                let warnings = warnings.filter_map(Value::as_str);
+                self.warnings
+                    .extend(warnings.map(|warning| format!("{name}: {warning}")));
             }
-            Err(error) => self.warn(format!("Not measured: {error}.")),
+            Err(error) => {
+                self.warn(format!("Not measured: {error}."));
+                self.failed.get_or_insert(error);
+            }
         }
     }
 
@@ -141,6 +151,11 @@ impl Book {
     }
 
     /// Writes the report, and prints its summary and its path.
+    ///
+    /// # Errors
+    /// Errors of writing; [`Error::Cancelled`] if nothing was measured before the evaluation was
+    /// stopped. After the report is written: the first error, if measures were wanted and there are
+    /// none.
     pub(crate) fn finish(mut self, out: &Path) -> Result<(PathBuf, Vec<String>)> {
         if !self.skipped.is_empty() {
             if !self.measured {
@@ -165,6 +180,16 @@ impl Book {
         let page = report.save(out)?;
         print_summary(&json, &self.warnings);
         outln!("\n{}", printable(&page.display().to_string()));
+        let parts = [
+            Part::Quality,
+            Part::Diversity,
+            Part::Relevance,
+            Part::Originality,
+        ];
+        let wanted = parts.into_iter().any(|part| self.options.wants(part));
+        if let Some(error) = self.failed.filter(|_| wanted && !self.measured) {
+            return Err(error);
+        }
         Ok((page, self.warnings))
     }
 }
@@ -202,6 +227,45 @@ pub(crate) fn some_of(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aigc_core::eval::report::{Aspect, Better};
+    use clap::Parser;
+
+    fn measure(name: &str) -> Measure {
+        Measure::new(Aspect::Quality, name, 1.0, Better::Lower, 9)
+    }
+
+    /// Ctrl-C in the middle: what was measured until then is in the report, and what is missing is
+    /// named.
+    #[test]
+    fn stopped_evaluations_keep_what_was_measured() {
+        let out = std::env::temp_dir().join(format!("aigc-book-{}", std::process::id()));
+        std::fs::create_dir_all(&out).unwrap();
+        let options = Options::parse_from(["evaluate", "x", "--against", "y"]);
+        let stop = CancelToken::new();
+        let mut book = Book::new(&options, &stop);
+        book.measures("the first", || {
+            Ok(vec![measure("first").with_warning("is rough")])
+        });
+        book.measures("the second", || {
+            stop.cancel();
+            Err(Error::cancelled("the evaluation"))
+        });
+        book.measures("the third", || Ok(vec![measure("third")]));
+        let (page, warnings) = book.finish(&out).unwrap();
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains("is rough"));
+        assert_eq!(warnings[0], "first: is rough");
+        assert!(warnings[1].contains("stopped") && warnings[1].contains("the second, the third"));
+        let json = std::fs::read_to_string(out.join("report.json")).unwrap();
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["measures"].as_array().unwrap().len(), 1);
+
+        let mut nothing = Book::new(&options, &stop);
+        nothing.measures("the first", || Ok(vec![measure("first")]));
+        let error = nothing.finish(&out).unwrap_err();
+        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+        std::fs::remove_dir_all(out).unwrap();
+    }
 
     #[test]
     fn control_characters_are_not_printed() {

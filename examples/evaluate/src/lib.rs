@@ -5,13 +5,19 @@
 //! | `options` | the command line |
 //! | `subject` | what a path holds: a run, images, texts or sounds |
 //! | `book` | the report while it is written; a measure that fails becomes a warning |
+//! | `interval` | intervals of measures, or why there is none |
 //! | `images`, `text`, `sound` | samples, data and measures of each kind of content |
+//! | `diversity` | how far samples are from each other |
+//! | `originality` | originality in features, of images and of sounds |
 //! | `provenance` | the records in the files |
 #![forbid(unsafe_code)]
 
 mod book;
+mod diversity;
 mod images;
+mod interval;
 mod options;
+mod originality;
 mod provenance;
 mod sound;
 mod subject;
@@ -40,8 +46,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for options that do not fit what is judged; errors of reading, if
-/// nothing is left to judge or to compare with; [`Error::Cancelled`] if `stop` was cancelled before
-/// anything was measured.
+/// nothing is left to judge or to compare with; the first error, if nothing could be measured;
+/// [`Error::Cancelled`] if `stop` was cancelled before anything was measured.
 pub fn run(options: &Options, stop: &CancelToken) -> Result<Outcome> {
     options.validate()?;
     let subject = Subject::open(&options.subject)?;

@@ -42,8 +42,8 @@ pub struct Options {
     /// Directory that keeps the features of images, so that they are computed once.
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Text file with one prompt a line, in the order of the samples: for the CLIP score of images,
-    /// or as beginnings of texts.
+    /// Text file with one prompt a line: for the CLIP score of images, in the order of the samples
+    /// (of all files of a folder, also with --samples), or as beginnings of texts.
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Sampling steps of a diffusion model.
@@ -189,6 +189,8 @@ impl Options {
             words.extend(path.as_ref().map(|p| format!("{option} {}", quoted(p))));
         };
         push("--held-out", &self.held_out);
+        push("--out", &self.out);
+        push("--cache", &self.cache);
         push("--prompts", &self.prompts);
         if !self.features.is_empty() {
             let features = self.features.iter().map(|word| quoted(Path::new(word)));
@@ -242,10 +244,14 @@ mod tests {
             "w.pth",
             "--only",
             "quality,diversity",
+            "--out",
+            "my report",
+            "--cache",
+            "kept",
         ]);
         let command = given.command();
-        let expected = "evaluate -- 'my runs/1' --against digits --features lenet w.pth \
-                        --only quality --only diversity --seed 0";
+        let expected = "evaluate -- 'my runs/1' --against digits --out 'my report' --cache kept \
+                        --features lenet w.pth --only quality --only diversity --seed 0";
         assert!(command.ends_with(expected), "{command}");
         assert!(given.wants(Part::Quality) && !given.wants(Part::Originality));
     }

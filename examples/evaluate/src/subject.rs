@@ -2,6 +2,7 @@
 
 use aigc_core::{DataFault, Error, Result, data::idx::MnistDataset};
 use std::{
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
 };
@@ -120,18 +121,23 @@ fn has_extension(path: &Path, known: &[&str]) -> bool {
     known.contains(&extension.to_lowercase().as_str())
 }
 
-/// All visible files below a directory, in the order of their names. Links to directories are not
-/// followed.
+/// All visible files below a directory, in the order of their names. Links to directories are
+/// followed, each directory once.
 fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let (mut files, mut left) = (Vec::new(), vec![dir.to_path_buf()]);
+    let mut visited = HashSet::new();
     while let Some(dir) = left.pop() {
+        // Links may lead back.
+        if !visited.insert(dir.canonicalize().map_err(Error::io(&dir))?) {
+            continue;
+        }
         for entry in std::fs::read_dir(&dir).map_err(Error::io(&dir))? {
             let entry = entry.map_err(Error::io(&dir))?;
             if entry.file_name().to_string_lossy().starts_with('.') {
                 continue;
             }
-            let (path, kind) = (entry.path(), entry.file_type().map_err(Error::io(&dir))?);
-            if kind.is_dir() {
+            let path = entry.path();
+            if path.is_dir() {
                 left.push(path);
             } else if path.is_file() {
                 files.push(path);
@@ -304,6 +310,25 @@ mod tests {
         assert_eq!(of(&["a"]), Content::Images);
         let error = Content::of(&root.join("a")).unwrap_err().to_string();
         assert!(error.contains("expected a folder of images"), "{error}");
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn linked_directories_are_read_once() {
+        use std::os::unix::fs::symlink;
+        let root = std::env::temp_dir().join(format!("aigc-linked-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        let [data, other] = ["data", "other"].map(|name| root.join(name));
+        for dir in [&data, &other] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        std::fs::write(data.join("a.txt"), "x").unwrap();
+        std::fs::write(other.join("b.txt"), "x").unwrap();
+        symlink(&other, data.join("linked")).unwrap();
+        symlink(&data, other.join("back")).unwrap();
+        let files = Content::Texts.files(&data).unwrap();
+        assert_eq!(files, [data.join("a.txt"), data.join("linked/b.txt")]);
         std::fs::remove_dir_all(root).unwrap();
     }
 

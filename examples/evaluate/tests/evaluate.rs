@@ -1,15 +1,16 @@
 //! The program `evaluate`, on the embedded digits and on small texts and sounds.
 
+mod common;
+
 use aigc_core::{
     CancelToken, Error, Result,
     data::{Image, digits},
-    device::device,
     output::provenance::{Provenance, save_with_provenance},
     rng::{InitWeights, Rng},
 };
 use aigc_examples_evaluate::{Options, Outcome, run};
 use aigc_gan::{GanConfig, MlpGanConfig};
-use clap::Parser;
+use common::{flex, measure};
 use image::{GrayImage, ImageFormat};
 use serde_json::Value;
 use std::{
@@ -20,34 +21,15 @@ use std::{
 };
 
 fn options(subject: &Path, against: &str, further: &[&str]) -> Options {
-    let subject = subject.to_str().unwrap();
-    let common = ["evaluate", subject, "--against", against];
-    Options::parse_from(common.iter().chain(further))
+    common::options(subject, &[&["--against", against][..], further].concat())
 }
 
-/// Evaluates into a directory beside the samples; the report's JSON and page.
 fn evaluate(subject: &Path, against: &str, further: &[&str]) -> (Outcome, Value, String) {
-    let out = subject.with_extension("report");
-    let further = [&["--out", out.to_str().unwrap()][..], further].concat();
-    let outcome = run(&options(subject, against, &further), &CancelToken::new()).unwrap();
-    assert_eq!(outcome.page, Some(out.join("report.html")));
-    let json = fs::read_to_string(out.join("report.json")).unwrap();
-    let page = fs::read_to_string(out.join("report.html")).unwrap();
-    (outcome, serde_json::from_str(&json).unwrap(), page)
+    common::evaluate(subject, &[&["--against", against][..], further].concat())
 }
 
 fn refused(subject: &Path, against: &str, further: &[&str]) -> Error {
     run(&options(subject, against, further), &CancelToken::new()).unwrap_err()
-}
-
-/// The measure whose name begins like this.
-fn measure<'a>(json: &'a Value, name: &str) -> &'a Value {
-    let measures = json["measures"].as_array().unwrap();
-    let named = |measure: &&Value| measure["name"].as_str().unwrap().starts_with(name);
-    measures.iter().find(named).unwrap_or_else(|| {
-        let names: Vec<&Value> = measures.iter().map(|measure| &measure["name"]).collect();
-        panic!("no {name} in {names:?}, warnings {}", json["warnings"])
-    })
 }
 
 fn png(image: &Image) -> Vec<u8> {
@@ -149,7 +131,7 @@ fn folders_are_requested_classes() {
     assert!(accuracy["floor"].as_f64().unwrap() > 0.9, "{accuracy}");
     assert!(has_warning(
         &outcome,
-        &["1 of 61 samples do not have the size", "1×8×8"]
+        &["by-class: 1 of 61 images are not 1×8×8", "cropped"]
     ));
 }
 
@@ -158,7 +140,7 @@ fn folders_are_requested_classes() {
 fn runs_are_sampled() -> Result<()> {
     let root = tempfile::tempdir().unwrap();
     let run_dir = folder(root.path(), "run");
-    let gan = GanConfig::Mlp(MlpGanConfig::new(digits::SHAPE)).init(&device("flex")?)?;
+    let gan = GanConfig::Mlp(MlpGanConfig::new(digits::SHAPE)).init(&flex())?;
     gan.init_weights(0).save_pretrained(run_dir.join("final"))?;
     let line = |step: usize| {
         format!(r#"{{"step":{step},"kind":"train","values":{{"loss":{step}.5}},"seconds":1.0}}"#)
@@ -230,6 +212,62 @@ fn changed_images_are_told_of() {
     let held_out = format!("held out: {}", digits::train_test_split().1.0.len());
     let reference = json["facts"]["Reference"].as_str().unwrap();
     assert!(reference.ends_with(&held_out), "{reference}");
+}
+
+/// Reference images of another size than the samples change every measure: that is told, too.
+#[test]
+fn changed_data_are_told_of() {
+    let root = tempfile::tempdir().unwrap();
+    let [dir, data] = ["samples", "data"].map(|name| folder(root.path(), name));
+    for (i, image) in digits::train_test_split().1.0[..12].iter().enumerate() {
+        fs::write(dir.join(format!("{i}.png")), png(image)).unwrap();
+    }
+    for i in 0..30u8 {
+        let wide = GrayImage::from_fn(40, 25, |x, y| image::Luma([(i * 8) ^ (x * y) as u8]));
+        wide.save(data.join(format!("{i:02}.png"))).unwrap();
+    }
+    let further = ["--only", "diversity"];
+    let (outcome, ..) = evaluate(&dir, data.to_str().unwrap(), &further);
+    for part in ["training", "held-out"] {
+        let expected = [part, "images are not 1×8×8; they were cropped"];
+        assert!(
+            has_warning(&outcome, &expected),
+            "{part}: {:?}",
+            outcome.warnings
+        );
+    }
+}
+
+/// Grey images are far from all data, which is no originality.
+#[test]
+fn grey_images_are_not_as_original_as_real_data() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = folder(root.path(), "samples");
+    for i in 0..40u8 {
+        let grey = GrayImage::from_pixel(8, 8, image::Luma([100 + i]));
+        grey.save(dir.join(format!("{i:02}.png"))).unwrap();
+    }
+    let (_, json, _) = evaluate(&dir, "digits", &["--only", "originality"]);
+    let found = measure(&json, "Authenticity");
+    assert_eq!(found["value"], 1.0);
+    let ideal = found["better"]["target"].as_f64().unwrap();
+    assert_eq!(found["floor"].as_f64(), Some(ideal));
+    assert!((0.2..0.8).contains(&ideal), "{found}");
+    let summary = json["summary"].to_string();
+    assert!(summary.contains("above the ideal"), "{summary}");
+}
+
+/// A page on which nothing was measured is written, and the reason is an error.
+#[test]
+fn pages_without_measures_are_errors() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = folder(root.path(), "samples");
+    fs::write(dir.join("a.png"), png(&digits::load().0[0])).unwrap();
+    let out = root.path().join("out");
+    let further = ["--only", "quality", "--out", out.to_str().unwrap()];
+    let error = refused(&dir, "digits", &further);
+    assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+    assert!(out.join("report.html").is_file());
 }
 
 /// Sentences of random words.
@@ -424,5 +462,17 @@ fn clip_compares_images_and_prompts() {
     }
     let score = measure(&json, "CLIP score");
     assert_eq!(score["count"].as_u64(), Some(30));
+
+    // Prompts are those of all files, of which some are drawn.
+    let some = [&further[..], &["--samples", "8"]].concat();
+    let (_, json, _) = evaluate(&dir, "digits", &some);
+    assert_eq!(measure(&json, "CLIP score")["count"].as_u64(), Some(8));
+    fs::write(&prompts, "a picture of a number\n".repeat(8)).unwrap();
+    let error = refused(&dir, "digits", &some).to_string();
+    assert!(
+        error.contains("8 lines, expected 30, one for each"),
+        "{error}"
+    );
+    let score = measure(&json, "CLIP score");
     assert!((0.0..=100.0).contains(&score["value"].as_f64().unwrap()));
 }

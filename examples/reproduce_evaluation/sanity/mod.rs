@@ -39,7 +39,7 @@ pub(crate) struct SanityArgs {
     /// Number of images of each set. Up to 2,000, the sets with few classes are as large as the
     /// others; time grows with the square.
     #[arg(long, value_name = "N", default_value_t = 2000,
-        value_parser = clap::value_parser!(u32).range(1000..=10_000))]
+        value_parser = clap::value_parser!(u32).range(100..=10_000))]
     images: u32,
 }
 

@@ -1,8 +1,14 @@
 //! Samples that get worse, and what the measures must do.
 
 use super::{measures::Measure, order};
-use crate::changes::{blurred, noisy};
-use aigc_core::{Error, Result, data::Image, rng::Rng};
+use aigc_core::{
+    Error, Result,
+    data::{
+        Image,
+        transforms::{gaussian_blur, gaussian_noise},
+    },
+    rng::Rng,
+};
 
 /// The series of samples without any change.
 const FLOOR: &str = "floor";
@@ -110,10 +116,14 @@ impl Sets {
         let images: Vec<Image> = match *level {
             Level::Floor => samples.to_vec(),
             Level::Noise(sigma) => {
-                let noisy = samples.iter().map(|image| noisy(image, sigma, &mut rng));
-                noisy.collect()
+                let noisy = samples.iter();
+                let noisy = noisy.map(|image| gaussian_noise(image, sigma, &mut rng));
+                noisy.collect::<Result<_>>()?
             }
-            Level::Blur(sigma) => samples.iter().map(|image| blurred(image, sigma)).collect(),
+            Level::Blur(sigma) => {
+                let blurred = samples.iter().map(|image| gaussian_blur(image, sigma));
+                blurred.collect::<Result<_>>()?
+            }
             Level::Classes(classes) => {
                 let kept = self.test.iter().filter(|image| image.label < Some(classes));
                 kept.take(self.n).cloned().collect()
@@ -126,8 +136,10 @@ impl Sets {
             Level::Copies(percent) => {
                 let copies = self.n * percent / 100;
                 let copied = self.reference[..copies].iter();
-                let copied = copied.map(|image| noisy(image, COPY_NOISE, &mut rng));
-                copied.chain(samples[copies..].iter().cloned()).collect()
+                let copied = copied.map(|image| gaussian_noise(image, COPY_NOISE, &mut rng));
+                let mut images = copied.collect::<Result<Vec<Image>>>()?;
+                images.extend_from_slice(&samples[copies..]);
+                images
             }
         };
         if images.len() < 20 {

@@ -1,10 +1,12 @@
-//! Code that the tests of programs share: paths of programs, and a small MNIST data set.
+//! Code that the tests of programs share: paths of programs, a small MNIST data set and a directory
+//! with it.
 
 #![allow(
     dead_code,
     reason = "each test is a separate program, and none uses everything"
 )]
 
+use aigc_core::{device::device, eval::LeNet5Config, rng::InitWeights, weights::save_weights};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -79,5 +81,42 @@ pub(crate) fn small_mnist(dir: &Path) {
     for part in ["train", "t10k"] {
         std::fs::write(dir.join(format!("{part}-images-idx3-ubyte")), &images).unwrap();
         std::fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), &labels).unwrap();
+    }
+}
+
+/// A directory with a small MNIST data set and an untrained classifier.
+pub(crate) struct World(tempfile::TempDir);
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        small_mnist(&folder.path().join("mnist"));
+        let classifier = LeNet5Config.init(&device("flex").unwrap()).init_weights(0);
+        save_weights(&classifier, &folder.path().join("lenet.safetensors")).unwrap();
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Runs the program `name` with `arguments`, separated by spaces.
+    pub(crate) fn run(&self, name: &str, arguments: &str) -> String {
+        finish(self.command(name, arguments))
+    }
+
+    /// The error message of the program `name` for wrong `arguments`.
+    pub(crate) fn fails(&self, name: &str, arguments: &str) -> String {
+        let output = self.command(name, arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    pub(crate) fn command(&self, name: &str, arguments: &str) -> Command {
+        let mut command = Command::new(program(name));
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(self.path());
+        command
     }
 }

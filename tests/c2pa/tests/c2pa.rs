@@ -85,6 +85,19 @@ fn signed_files_read_back() {
 }
 
 #[test]
+fn signatures_are_replaced() {
+    let other = provenance().with_seed(8);
+    for (file, _) in files() {
+        let first = sign(&file, &provenance(), &signer()).unwrap();
+        let second = sign(&first, &other, &signer()).unwrap();
+        let found = read(&second, Some(ROOT)).unwrap().unwrap();
+        assert_eq!(found.state, CredentialState::Trusted, "{found:?}");
+        assert_eq!(found.provenance.as_ref(), Some(&other));
+        assert!(found.failures.is_empty());
+    }
+}
+
+#[test]
 fn changed_content_is_invalid() {
     for (file, content) in files() {
         let mut signed = sign(&file, &provenance(), &signer()).unwrap();
@@ -162,6 +175,9 @@ fn other_files_are_errors() {
         ));
         assert!(sign(bytes, &provenance(), &signer()).is_err());
     }
-    let error = read(&sound(), Some("no certificate")).unwrap_err();
-    assert!(error.to_string().contains("trust_anchors"), "{error}");
+    let broken = "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n";
+    for anchors in ["no certificate", "text\n", "", broken] {
+        let error = read(&sound(), Some(anchors)).unwrap_err();
+        assert!(error.to_string().contains("trust_anchors"), "{error}");
+    }
 }

@@ -11,6 +11,7 @@
 //! | [`scenes`] | drawn images with captions from a grammar, 64×64, drawn anew in every epoch |
 //! | [`shapes`] | 24,576 drawn images, 32×32, with known factors |
 //! | `folder` | a directory of images (feature `image`) |
+//! | `transforms` | shifts, flips, JPEG, noise and blur of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
 //!
 //! Objectives train on any [`SampleBatch`]: images, sound, video or points. It has a
@@ -29,12 +30,15 @@ pub mod idx;
 #[cfg(feature = "image")]
 mod image_format;
 mod images;
+mod interleaved;
 mod loader;
 mod resample;
 mod sample;
 pub mod scenes;
 pub mod shapes;
 mod shuffle;
+#[cfg(feature = "image")]
+pub mod transforms;
 
 pub use crate::sampling::ClassLabels;
 pub use binarize::{Binarize, Binarized};

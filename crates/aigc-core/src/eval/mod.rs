@@ -21,7 +21,7 @@
 //! | memorisation by a model | [`memorization()`] |
 //! | codes with known factors | [`disentanglement`] |
 //! | uncertainty | [`Estimate`], [`bootstrap`], [`Proportion`] |
-//! | … | [`frechet_interval`], [`mmd_interval`] |
+//! | … | [`frechet_interval`], [`mmd_interval`], [`cmmd_interval`], [`half_sampling`] |
 //! | during training | [`SampleMetrics`], [`DiversityWatch`](crate::train::DiversityWatch) |
 //! | one page of all of it | [`report`] |
 
@@ -43,12 +43,12 @@ pub mod text;
 
 pub use distribution::{
     ClassEntropy, ClassSpread, GaussianMoments, KernelDistance, MeanStd, MmdEstimator, MmdKernel,
-    Prdc, PrdcConfig, PrdcSamples, class_entropy, cmmd, frechet_distance, frechet_interval,
-    inception_score, intra_class_distance, kid, maximum_mean_discrepancy, mean_pairwise_distance,
-    mmd_interval, sampled_pairwise_distance, sliced_wasserstein, sliced_wasserstein_along,
-    vendi_score, wasserstein_1d,
+    Prdc, PrdcConfig, PrdcSamples, class_entropy, cmmd, cmmd_interval, frechet_distance,
+    frechet_interval, inception_score, intra_class_distance, kid, maximum_mean_discrepancy,
+    mean_pairwise_distance, mmd_interval, sampled_pairwise_distance, sliced_wasserstein,
+    sliced_wasserstein_along, vendi_score, wasserstein_1d,
 };
-pub use estimate::{Estimate, bootstrap, centred_bootstrap};
+pub use estimate::{Estimate, bootstrap, centred_bootstrap, half_sampling};
 pub use features::{ClosureExtractor, FeatureCache, FeatureExtractor, FeatureStream, Features};
 pub use histogram::ClassHistogram;
 pub use image::{LeNet5, LeNet5Config, NearestNeighbors, psnr, ssim};

@@ -48,6 +48,17 @@ impl<const D: usize> std::fmt::Debug for SampleMetrics<'_, D> {
 }
 
 impl<'a, const D: usize> SampleMetrics<'a, D> {
+    /// Names of the metrics, and whether a larger value is better
+    /// ([`greater_is_better`](crate::train::TrainerConfig::greater_is_better)).
+    pub const METRICS: [(&'static str, bool); 6] = [
+        ("frechet", false),
+        ("kid", false),
+        ("precision", true),
+        ("recall", true),
+        ("density", true),
+        ("coverage", true),
+    ];
+
     /// Compares with the samples of `real`, whose features are kept: `4 × width` bytes each.
     ///
     /// # Errors
@@ -82,8 +93,7 @@ impl<'a, const D: usize> SampleMetrics<'a, D> {
         }
     }
 
-    /// `frechet`, `kid`, `precision`, `recall`, `density` and `coverage` of samples. The subsets of
-    /// the KID have at most 1,000 samples.
+    /// The [metrics](Self::METRICS) of samples. Subsets for the KID have at most 1,000 samples.
     ///
     /// # Shapes
     /// - samples: a batch, as the extractor takes it
@@ -116,16 +126,18 @@ impl<'a, const D: usize> SampleMetrics<'a, D> {
             subset_size: kid.subset_size.min(most),
             ..kid
         };
-        Ok([
-            ("frechet", frechet_distance(&self.statistics, &statistics)?),
-            ("kid", kid.distance(&self.real, features, SEED)?.mean),
-            ("precision", prdc.precision),
-            ("recall", prdc.recall),
-            ("density", prdc.density),
-            ("coverage", prdc.coverage),
-        ]
-        .map(|(name, value)| (name.to_string(), value))
-        .into())
+        let values = [
+            frechet_distance(&self.statistics, &statistics)?,
+            kid.distance(&self.real, features, SEED)?.mean,
+            prdc.precision,
+            prdc.recall,
+            prdc.density,
+            prdc.coverage,
+        ];
+        let named = Self::METRICS.iter().zip(values);
+        Ok(named
+            .map(|((name, _), value)| (name.to_string(), value))
+            .collect())
     }
 }
 
@@ -151,18 +163,10 @@ mod tests {
         let good = metrics.compute(&train).unwrap();
         let bad = metrics.compute(&(train + noise)).unwrap();
         let names: Vec<&str> = good.iter().map(|(name, _)| name.as_str()).collect();
-        let expected = [
-            "frechet",
-            "kid",
-            "precision",
-            "recall",
-            "density",
-            "coverage",
-        ];
-        assert_eq!(names, expected);
-        for ((name, good), (_, bad)) in good.iter().zip(&bad) {
-            let distance = matches!(name.as_str(), "frechet" | "kid");
-            let worse = if distance { bad > good } else { bad < good };
+        let all = SampleMetrics::<4>::METRICS;
+        assert_eq!(names, all.map(|(name, _)| name));
+        for (((name, good), (_, bad)), (_, greater)) in good.iter().zip(&bad).zip(all) {
+            let worse = if greater { bad < good } else { bad > good };
             // What real digits are inside the balls of scattered samples may grow.
             assert!(worse || name == "recall", "{name}: {good} {bad}");
         }

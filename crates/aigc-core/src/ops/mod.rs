@@ -567,7 +567,8 @@ pub fn max_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) ->
     pool2d(x, Pool::Max, [kernel, stride, padding])
 }
 
-/// The mean of the pixels of every window that are inside the map.
+/// The mean of the pixels of every window that are inside the map. Padding is not counted, unlike
+/// in PyTorch by default: this is its `count_include_pad=False`.
 ///
 /// # Shapes
 /// As [`max_pool2d`].
@@ -575,10 +576,7 @@ pub fn max_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) ->
 /// # Panics
 /// As [`max_pool2d`].
 pub fn avg_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
-    let pool = Pool::Mean {
-        count_include_pad: false,
-    };
-    pool2d(x, pool, [kernel, stride, padding])
+    pool2d(x, Pool::Mean, [kernel, stride, padding])
 }
 
 fn pool2d(x: Tensor<4>, pool: Pool, [kernel, stride, padding]: [usize; 3]) -> Tensor<4> {

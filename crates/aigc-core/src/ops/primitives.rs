@@ -746,9 +746,8 @@ pub(crate) fn pool2d<B: Backend>(x: Float<B>, pool: Pool, sizes: PoolSizes) -> F
     } = sizes;
     match pool {
         Pool::Max => B::max_pool2d(x, kernel, stride, padding, [1, 1], false),
-        Pool::Mean { count_include_pad } => {
-            B::avg_pool2d(x, kernel, stride, padding, count_include_pad, false)
-        }
+        // Neither with padding nor with a last window that leaves the map.
+        Pool::Mean => B::avg_pool2d(x, kernel, stride, padding, false, false),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Callback, Event, Metrics};
 use crate::{Error, Result, check};
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 
 /// Rows of pairs of samples that are compared at once.
 const ROWS: usize = 512;
@@ -12,7 +12,11 @@ const ROWS: usize = 512;
 ///
 /// # Shapes
 /// - x: `[batch, values]`; class: `[batch, num_classes]`, one-hot
+///
+/// # Panics
+/// If the batch has no samples or these no values.
 pub fn batch_spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
+    check_batch(x);
     let x = x.clone().detach();
     let centred = match class {
         None => x.clone() - x.mean_dim(0),
@@ -25,15 +29,19 @@ pub fn batch_spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
     (centred.clone() * centred).mean_dim(0).sqrt().mean()
 }
 
-/// Distance to the nearest other sample of the batch, averaged over the batch, `[1]`.
+/// Distance to the nearest other sample of the batch, averaged over the batch, `[1]`. A single
+/// sample has no other: its distance is infinite.
 ///
 /// # Shapes
 /// - x: `[batch, values]`
+///
+/// # Panics
+/// If the batch has no samples or these no values.
 pub fn nearest_distance(x: &Tensor<2>) -> Tensor<1> {
+    let batch = check_batch(x);
     // Around zero, products of 32 bits keep the digits of distances.
     let x = x.clone().detach();
     let x = x.clone() - x.mean_dim(0);
-    let batch = x.dims()[0];
     let squares = (x.clone() * x.clone()).sum_dim(1);
     let of = |first: usize| {
         let rows = ROWS.min(batch - first);
@@ -41,12 +49,23 @@ pub fn nearest_distance(x: &Tensor<2>) -> Tensor<1> {
         let apart = squares.clone().narrow(0, first, rows) + squares.clone().transpose()
             - part.matmul(x.clone().transpose()) * 2.0;
         // Excludes the distance of each sample to itself.
-        let own = Tensor::<2>::eye(rows, &x.device()) * 1e30;
-        let own = apart.clone().narrow(1, first, rows) + own;
+        let itself = Tensor::<2, Bool>::diag_mask([rows, rows], 0, &x.device()).bool_not();
+        let own = apart.clone().narrow(1, first, rows);
+        let own = own.mask_fill(itself, f32::INFINITY);
         let apart = apart.slice_assign([0..rows, first..first + rows], own);
         apart.min_dim(1).clamp_min(0.0).sqrt()
     };
     Tensor::cat((0..batch).step_by(ROWS).map(of).collect(), 0).mean()
+}
+
+/// The number of samples of a batch.
+fn check_batch(x: &Tensor<2>) -> usize {
+    let [batch, values] = x.dims();
+    assert!(
+        batch > 0 && values > 0,
+        "a batch of {batch} samples of {values} values, expected at least 1 of both"
+    );
+    batch
 }
 
 /// Compares the diversity of samples with that of real data, for a model of any family.
@@ -205,19 +224,41 @@ impl Callback for DiversityWatch {
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, FloatDType};
 
     #[test]
     fn distances_match_points_on_a_line() {
         let device = Device::flex();
         let line = Tensor::<2>::from_floats([[0.0, 0.0], [3.0, 4.0], [9.0, 12.0]], &device);
-        let nearest = nearest_distance(&line).into_scalar::<f32>();
-        assert!((nearest - (5.0 + 5.0 + 10.0) / 3.0).abs() < 1e-4);
+        let nearest = |x: Tensor<2>| nearest_distance(&x).cast(FloatDType::F32);
+        let nearest = |x: Tensor<2>| nearest(x).into_scalar::<f32>();
+        let expected = (5.0 + 5.0 + 10.0) / 3.0;
+        assert!((nearest(line.clone()) - expected).abs() < 1e-4);
+        // Half precision has no number as large as 1e5.
+        let half = nearest(line.clone().cast(FloatDType::F16));
+        assert!((half - expected).abs() < 0.05, "{half}");
+        assert_eq!(nearest(line.narrow(0, 1, 1)), f32::INFINITY);
         // ±1 in the first value: deviation 1 and 0, and no deviation within classes.
         let pairs = Tensor::<2>::from_floats([[1.0, 0.5], [-1.0, 0.5]], &device);
         assert_eq!(batch_spread(&pairs, None).into_scalar::<f32>(), 0.5);
         let class = Tensor::<2>::eye(2, &device);
         assert_eq!(batch_spread(&pairs, Some(&class)).into_scalar::<f32>(), 0.0);
+    }
+
+    #[test]
+    fn empty_batches_are_rejected() {
+        let device = Device::flex();
+        let spread = |x: &Tensor<2>| batch_spread(x, None);
+        let measures: [&dyn Fn(&Tensor<2>) -> Tensor<1>; 2] = [&spread, &nearest_distance];
+        for measure in measures {
+            for shape in [[0, 3], [3, 0]] {
+                let empty = Tensor::zeros(shape, &device);
+                let call = std::panic::AssertUnwindSafe(|| measure(&empty));
+                let panic = std::panic::catch_unwind(call).unwrap_err();
+                let message = panic.downcast::<String>().unwrap();
+                assert!(message.contains("expected at least 1 of both"), "{message}");
+            }
+        }
     }
 
     /// Over several blocks of rows.

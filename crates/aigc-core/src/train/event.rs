@@ -101,7 +101,8 @@ pub trait Callback {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()>;
 
     /// Problems that the callback has found, each as a kind for programs and a text for the user.
-    /// It is called after every event; all callbacks then receive an [`Event::Alert`].
+    /// It is called after every event but alerts of callbacks; all callbacks then receive an
+    /// [`Event::Alert`].
     fn take_alerts(&mut self) -> Vec<(&'static str, String)> {
         Vec::new()
     }

@@ -28,6 +28,11 @@ const PROMPTS: usize = 64;
 /// [`caption_retrieval`](aigc_core::eval::caption_retrieval). The embeddings are not normalised;
 /// these measures do that themselves.
 ///
+/// Images are prepared as transformers does, by the directory's `preprocessor_config.json`.
+/// Published values of CMMD (Jayasumana et al. 2024, <https://arxiv.org/abs/2401.09603>) come from
+/// Google's code or its port to PyTorch, which resize images to 336×336 pixels by bicubic
+/// interpolation without smoothing. Compare values of one preparation only.
+///
 /// ```no_run
 /// use aigc_core::eval::{FeatureExtractor, Features, clip_score};
 /// use aigc_encoders::clip::ClipFeatures;
@@ -124,7 +129,9 @@ impl ClipFeatures {
 
 impl FeatureExtractor for ClipFeatures {
     fn id(&self) -> String {
-        format!("CLIP {:?} {}", self.processor, self.weights)
+        // The configuration has what weights do not show: activation, heads, small constants.
+        let config = self.model.config();
+        format!("CLIP {config:?} {:?} {}", self.processor, self.weights)
     }
 
     fn width(&self) -> usize {
@@ -190,7 +197,11 @@ impl ClipVisionFeatures {
 
 impl FeatureExtractor for ClipVisionFeatures {
     fn id(&self) -> String {
-        format!("CLIP vision {:?} {}", self.processor, self.weights)
+        let config = self.model.config();
+        format!(
+            "CLIP vision {config:?} {:?} {}",
+            self.processor, self.weights
+        )
     }
 
     fn width(&self) -> usize {

@@ -1,10 +1,11 @@
 //! Classes of samples: how they are spread, and whether they are the requested ones.
 
-use super::{
-    compare::CONFIDENCE,
-    set::{BATCH, ImageSet},
+use super::set::{BATCH, ImageSet};
+use crate::{
+    Part,
+    book::Book,
+    interval::{CONFIDENCE, checked, with},
 };
-use crate::{Part, book::Book};
 use aigc_core::{
     CancelToken, Result,
     burn::tensor::{Device, Tensor},
@@ -121,10 +122,14 @@ impl Classified<'_> {
         };
         let n = read.len();
         let mut rng = Rng::stream(0, "class entropy", 0);
-        let (low, high) = centred_bootstrap(n, 200, CONFIDENCE, &mut rng, |items| {
+        let found = centred_bootstrap(n, 200, CONFIDENCE, &mut rng, |items| {
             let drawn: Vec<u32> = items.iter().map(|i| read[*i]).collect();
             Ok(class_entropy(&counted(classes, &drawn)?)?.normalized)
-        })?;
+        });
+        let (reference, count) = match self.held_out {
+            Some(set) => (&set.name, set.len()),
+            None => (&self.train.name, labels.len()),
+        };
         let measure = Measure::new(
             Aspect::Diversity,
             "Class entropy",
@@ -133,7 +138,7 @@ impl Classified<'_> {
             n,
         )
         .with_floor(floor)
-        .with_interval(low.min(1.0), high.min(1.0))
+        .with_reference(reference.as_str(), count)
         .with_explanation("How evenly the classes occur: 1 if all do equally; real data is ideal.")
         .with_command("eval::class_entropy")
         .with_note(format!(
@@ -141,7 +146,8 @@ impl Classified<'_> {
             self.reader.name(),
             histogram.num_seen()
         ));
-        Ok(vec![measure])
+        let interval = checked(n, found).map(|(low, high)| (low.min(1.0), high.min(1.0)));
+        Ok(vec![with(measure, interval)])
     }
 
     /// Bars of the classes, and a table of them.
@@ -195,9 +201,11 @@ impl Classified<'_> {
             "Classes by {}, whose errors lower the value.",
             self.reader.name()
         ));
-        Ok(vec![match held_out {
-            Some((read, labels)) => measure.with_floor(share(read, labels)?.value()),
-            None => measure,
+        Ok(vec![match (held_out, self.held_out) {
+            (Some((read, labels)), Some(set)) => measure
+                .with_floor(share(read, labels)?.value())
+                .with_reference(set.name.as_str(), set.len()),
+            _ => measure.with_note("No value of real data: no held-out images with classes."),
         }])
     }
 }

@@ -1,23 +1,25 @@
 //! Quality and diversity: the features of samples against those of real images.
 
+use crate::{
+    diversity::pairwise_distance,
+    interval::{CONFIDENCE, checked, of_mean, unless_stopped, with},
+};
 use aigc_core::{
-    Result,
+    CancelToken, Result,
     eval::{
-        FeatureStatistics, Features, MmdEstimator, MmdKernel, Prdc, PrdcConfig, centred_bootstrap,
-        cmmd, frechet_distance, frechet_interval, maximum_mean_discrepancy, mean_pairwise_distance,
-        mmd_interval,
+        FeatureStatistics, Features, Prdc, PrdcConfig, Proportion, centred_bootstrap,
+        frechet_distance, frechet_interval,
         report::{Aspect, Better, Measure},
-        sampled_pairwise_distance, vendi_score,
+        vendi_score,
     },
     rng::Rng,
 };
+use aigc_examples::Progress;
 
-/// Confidence of all intervals.
-pub(crate) const CONFIDENCE: f64 = 0.95;
 /// Real images of measures whose cost grows with the square of the number of images.
 const MAX_REAL: usize = 10_000;
-/// Samples of which all pairs are compared.
-const MAX_ALL_PAIRS: usize = 2000;
+/// Features up to which a round of the Vendi score takes little time.
+const MAX_VENDI: usize = 256;
 
 /// Features of samples and of real images.
 pub(crate) struct Compared<'a> {
@@ -29,7 +31,10 @@ pub(crate) struct Compared<'a> {
     pub(crate) label: &'a str,
     /// Name of the training images.
     pub(crate) reference: &'a str,
+    /// Name of the held-out images.
+    pub(crate) held_out_name: &'a str,
     pub(crate) seed: u64,
+    pub(crate) stop: &'a CancelToken,
 }
 
 impl Compared<'_> {
@@ -39,16 +44,24 @@ impl Compared<'_> {
         self.held_out.filter(|x| 2 * x.len() >= self.samples.len())
     }
 
-    /// A measure of the samples with the value of held-out images.
-    fn measure(&self, aspect: Aspect, name: &str, of: [Option<f64>; 2], better: Better) -> Measure {
+    /// A measure of the samples with the value of held-out images, which are its reference set.
+    pub(super) fn measure(
+        &self,
+        aspect: Aspect,
+        name: &str,
+        of: [Option<f64>; 2],
+        better: Better,
+    ) -> Measure {
         let [value, floor] = of;
         let value = value.unwrap_or(f64::NAN);
         let n = self.samples.len();
         let measure = Measure::new(aspect, name, value, better, n);
         match (floor, self.held_out) {
             (Some(floor), Some(held_out)) => {
-                let measure = measure.with_floor(floor);
                 let m = held_out.len();
+                let measure = measure
+                    .with_floor(floor)
+                    .with_reference(self.held_out_name, m);
                 if m == n {
                     measure.with_note(format!("Real data: {m} held-out images."))
                 } else {
@@ -58,7 +71,11 @@ impl Compared<'_> {
                     ))
                 }
             }
-            _ => measure,
+            (None, Some(held_out)) => measure.with_note(format!(
+                "No value of real data: {} held-out images do not compare with {n} samples.",
+                held_out.len()
+            )),
+            _ => measure.with_note("No value of real data: there are no held-out images."),
         }
     }
 
@@ -68,17 +85,20 @@ impl Compared<'_> {
     }
 
     /// A value of the samples, and the same of the held-out images.
-    fn both(&self, value: impl Fn(&Features) -> Result<f64>) -> Result<[Option<f64>; 2]> {
+    pub(super) fn both(
+        &self,
+        value: impl Fn(&Features) -> Result<f64>,
+    ) -> Result<[Option<f64>; 2]> {
         let floor = self.comparable().map(&value).transpose()?;
         Ok([Some(value(self.samples)?), floor])
     }
 
-    fn rng(&self, purpose: &str) -> Rng {
+    pub(super) fn rng(&self, purpose: &str) -> Rng {
         Rng::stream(self.seed, purpose, 0)
     }
 
     /// At most [`MAX_REAL`] training images, drawn at random.
-    fn some_real(&self) -> Features {
+    pub(super) fn some_real(&self) -> Features {
         if self.train.len() <= MAX_REAL {
             return self.train.clone();
         }
@@ -100,14 +120,21 @@ impl Compared<'_> {
         };
         let moments = train.moments()?;
         let mut rng = self.rng("Fréchet interval");
-        let (low, high) = frechet_interval(&moments, self.samples, rounds, CONFIDENCE, &mut rng)?;
+        let progress = Progress::new("rounds of the Fréchet distance", rounds, self.stop);
+        let found = frechet_interval(
+            &moments,
+            self.samples,
+            rounds,
+            CONFIDENCE,
+            &mut rng,
+            |round| progress.add(round.min(1)),
+        );
         let name = match self.label {
             "InceptionV3" => "FID".to_string(),
             label => format!("Fréchet distance ({label})"),
         };
-        let mut measure = self
-            .against(self.measure(Aspect::Quality, &name, of, Better::Lower))
-            .with_interval(low, high)
+        let measure = self.against(self.measure(Aspect::Quality, &name, of, Better::Lower));
+        let mut measure = unless_stopped(measure, found)?
             .with_explanation(
                 "How far means and covariances of the features are from those of real data.",
             )
@@ -118,92 +145,31 @@ impl Compared<'_> {
         let Some(few) = few else {
             return Ok(vec![measure]);
         };
-        measure = measure.with_warning(format!("{name}: {few}"));
-        let shrunk = |statistics: &FeatureStatistics| {
-            let moments = statistics.moments()?;
+        measure = measure.with_warning(few);
+        let shrunk = |x: &FeatureStatistics| {
+            let moments = x.moments()?;
             moments.with_shrinkage(moments.oas_shrinkage()?)
         };
         let train = shrunk(&train)?;
-        let of = self.both(|x| train.frechet_distance(&shrunk(&statistics(x)?)?))?;
+        let distance = |x: &Features| train.frechet_distance(&shrunk(&statistics(x)?)?);
+        let of = self.both(distance)?;
         let name = format!("{name}, shrunk covariances");
-        let shrunk = self
-            .against(self.measure(Aspect::Quality, &name, of, Better::Lower))
+        let progress = Progress::new("rounds of shrunk covariances", rounds, self.stop);
+        let (n, mut rng) = (self.samples.len(), self.rng("shrunk covariances"));
+        let found = centred_bootstrap(n, rounds, CONFIDENCE, &mut rng, |items| {
+            progress.add(1)?;
+            distance(&self.samples.select(items))
+        });
+        let found = found.map(|(low, high)| (low.max(0.0), high));
+        let shrunk = self.against(self.measure(Aspect::Quality, &name, of, Better::Lower));
+        let shrunk = unless_stopped(shrunk, found)?
             .with_explanation(
                 "The same with covariances of full rank (oracle approximating shrinkage); \
                  comparable only with itself.",
             )
-            .with_command("eval::GaussianMoments::with_shrinkage");
+            .with_command("eval::GaussianMoments::with_shrinkage")
+            .with_note(format!("Bootstrap of the samples with {rounds} rounds."));
         Ok(vec![measure, shrunk])
-    }
-
-    /// The kernel distance of all samples.
-    pub(crate) fn kernel_distance(&self) -> Result<Vec<Measure>> {
-        let real = self.some_real();
-        let of = self
-            .both(|x| maximum_mean_discrepancy(&real, x, MmdKernel::KID, MmdEstimator::Unbiased))?;
-        let name = match self.label {
-            "InceptionV3" => "KID".to_string(),
-            label => format!("Kernel distance ({label})"),
-        };
-        let measure = self
-            .measure(Aspect::Quality, &name, of, Better::Lower)
-            .with_reference(self.reference, real.len())
-            .with_explanation(
-                "The squared discrepancy of a cubic kernel; unbiased, so near or below 0 for equal \
-                 distributions.",
-            )
-            .with_command("eval::maximum_mean_discrepancy, eval::mmd_interval")
-            .with_note("Of all samples; published KID is a mean over subsets of 1,000.");
-        // The interval needs a kernel of all pairs in each round.
-        const MOST: usize = 2000;
-        if self.samples.len() < 20 || real.len() < 20 {
-            return Ok(vec![measure.with_warning(format!(
-                "{name}: fewer than 20 samples; no interval was computed."
-            ))]);
-        }
-        let mut rng = self.rng("kernel interval");
-        let mut some = |x: &Features| {
-            let mut rows = rng.permutation(x.len());
-            rows.truncate(MOST);
-            x.select(&rows)
-        };
-        let (some_real, samples) = (some(&real), some(self.samples));
-        let (low, high) = mmd_interval(
-            &some_real,
-            &samples,
-            MmdKernel::KID,
-            200,
-            CONFIDENCE,
-            &mut rng,
-        )?;
-        if some_real.len() == real.len() && samples.len() == self.samples.len() {
-            return Ok(vec![measure.with_interval(low, high)]);
-        }
-        // About the value of all samples instead of that of the drawn ones.
-        let unbiased = MmdEstimator::Unbiased;
-        let drawn = maximum_mean_discrepancy(&some_real, &samples, MmdKernel::KID, unbiased)?;
-        let shift = of[0].map_or(0.0, |value| value - drawn);
-        let measure = measure
-            .with_interval(low + shift, high + shift)
-            .with_note(format!(
-                "The interval is of {} real images and {} samples, and wider than for all.",
-                some_real.len(),
-                samples.len()
-            ));
-        Ok(vec![measure])
-    }
-
-    /// The distance of CLIP features by Jayasumana et al. 2024.
-    pub(crate) fn cmmd(&self) -> Result<Vec<Measure>> {
-        let real = self.some_real();
-        let of = self.both(|x| cmmd(&real, x))?;
-        let measure = self
-            .measure(Aspect::Quality, "CMMD", of, Better::Lower)
-            .with_reference(self.reference, real.len())
-            .with_explanation("The discrepancy of CLIP features under a wide Gaussian kernel.")
-            .with_command("eval::cmmd")
-            .with_note("Published values have the features of CLIP ViT-L/14 at 336 pixels.");
-        Ok(vec![measure])
     }
 
     /// Precision, density, recall and coverage.
@@ -222,60 +188,64 @@ impl Compared<'_> {
             let of = [Some(value(&found)), floor.as_ref().map(value)];
             self.measure(aspect, &name, of, Better::Higher)
                 .with_reference(self.reference, real.len())
-                .with_interval(value(&low), value(&high))
                 .with_explanation(text)
                 .with_command("eval::PrdcConfig::per_sample")
-                .with_note(format!(
-                    "Balls reach to neighbour {}; bootstrap of the samples with 200 rounds.",
-                    config.nearest_k
-                ))
+                .with_note(format!("Balls reach to neighbour {}.", config.nearest_k))
         };
+        let drawn = |measure: Measure, value: fn(&Prdc) -> f64| {
+            let interval = Ok((value(&low), value(&high)));
+            with(measure, checked(self.samples.len(), interval))
+                .with_note("Bootstrap of the samples with 200 rounds.")
+        };
+        // A share of independent samples, whose interval has a width at 0 and 1, too.
+        let precise = each.balls.iter().filter(|balls| **balls > 0).count();
+        let (least, most) = Proportion::new(precise, each.balls.len())?.interval();
+        let precision = measure(
+            Aspect::Quality,
+            "Precision",
+            |prdc| prdc.precision,
+            "The share of samples near real images.",
+        );
+        let density = measure(
+            Aspect::Quality,
+            "Density",
+            |prdc| prdc.density,
+            "How many real images each sample is near, relative to what is usual.",
+        );
+        let recall = measure(
+            Aspect::Diversity,
+            "Recall",
+            |prdc| prdc.recall,
+            "The share of real images near a sample.",
+        );
+        let coverage = measure(
+            Aspect::Diversity,
+            "Coverage",
+            |prdc| prdc.coverage,
+            "The share of real images whose neighbourhood has a sample.",
+        );
         Ok(vec![
-            measure(
-                Aspect::Quality,
-                "Precision",
-                |prdc| prdc.precision,
-                "The share of samples near real images.",
-            ),
-            measure(
-                Aspect::Quality,
-                "Density",
-                |prdc| prdc.density,
-                "How many real images each sample is near, relative to what is usual.",
-            ),
-            measure(
-                Aspect::Diversity,
-                "Recall",
-                |prdc| prdc.recall,
-                "The share of real images near a sample.",
-            ),
-            measure(
-                Aspect::Diversity,
-                "Coverage",
-                |prdc| prdc.coverage,
-                "The share of real images whose neighbourhood has a sample.",
-            ),
+            precision.with_interval(least, most),
+            drawn(density, |prdc| prdc.density),
+            drawn(recall, |prdc| prdc.recall),
+            drawn(coverage, |prdc| prdc.coverage),
         ])
     }
 
-    /// The effective number of samples, and their mean distance.
+    /// The mean distance of the samples.
     pub(crate) fn diversity(&self) -> Result<Vec<Measure>> {
-        let distance = |x: &Features| match x.len() {
-            0..=MAX_ALL_PAIRS => mean_pairwise_distance(x),
-            _ => sampled_pairwise_distance(x, 200_000, self.seed),
-        };
+        let distance = |x: &Features| pairwise_distance(x, self.seed);
         let found = distance(self.samples)?;
         let real = self.held_out.map(distance).transpose()?;
         let of = [Some(found.mean), real.map(|real| real.mean)];
         let better = of[1].map_or(Better::Higher, Better::Target);
         let name = format!("Mean pairwise distance ({})", self.label);
-        let half = 1.96 * found.standard_error;
-        let distance = self
+        let measure = self
             .measure(Aspect::Diversity, &name, of, better)
-            .with_interval(found.mean - half, found.mean + half)
             .with_explanation("The mean distance of two samples; real data is the ideal.")
             .with_command("eval::mean_pairwise_distance");
-        Ok(vec![distance])
+        let mean = (found.mean, found.standard_error);
+        Ok(vec![of_mean(measure, self.samples.len(), mean)])
     }
 
     /// The effective number of samples.
@@ -289,18 +259,21 @@ impl Compared<'_> {
             .measure(Aspect::Diversity, &name, of, Better::Higher)
             .with_explanation("The effective number of different samples.")
             .with_command("eval::vendi_score");
-        // A round decomposes a matrix of all features.
-        if self.samples.width() > 256 {
-            return Ok(vec![measure]);
+        let (n, width) = (self.samples.len(), self.samples.width());
+        if width > MAX_VENDI {
+            return Ok(vec![measure.with_note(format!(
+                "No interval: each of its rounds would decompose a matrix of {width} features; \
+                 there is one up to {MAX_VENDI}."
+            ))]);
         }
-        let (n, mut rng) = (self.samples.len(), self.rng("Vendi score"));
-        let (low, high) = centred_bootstrap(n, 100, CONFIDENCE, &mut rng, |items| {
+        let progress = Progress::new("rounds of the Vendi score", 100, self.stop);
+        let mut rng = self.rng("Vendi score");
+        let found = centred_bootstrap(n, 100, CONFIDENCE, &mut rng, |items| {
+            progress.add(1)?;
             vendi_score(&self.samples.select(items))
-        })?;
-        let measure = measure
-            .with_interval(low, high)
-            .with_note("Bootstrap of the samples with 100 rounds.");
-        Ok(vec![measure])
+        });
+        let measure = measure.with_note("Bootstrap of the samples with 100 rounds.");
+        Ok(vec![unless_stopped(measure, found)?])
     }
 }
 

@@ -4,12 +4,12 @@ use super::{
     classes::{ClassReader, Classified, KNOWN},
     compare::Compared,
     extract::Extractor,
-    originality::{Images, in_features},
+    originality::Images,
     run::ImageModel,
     score::score,
     set::ImageSet,
 };
-use crate::{Options, Part, book::Book};
+use crate::{Options, Part, book::Book, interval::of_mean, originality::Originals};
 use aigc_core::{
     CancelToken, Result,
     burn::tensor::Device,
@@ -92,7 +92,9 @@ impl Judged {
             held_out: held_out.as_ref(),
             label: extractor.label(),
             reference: &self.train.name,
+            held_out_name: real.map_or("", |set| set.name.as_str()),
             seed: options.seed,
+            stop: &self.stop,
         };
         if let Some(real) = real.filter(|_| compared.comparable().is_none()) {
             book.warn(format!(
@@ -129,7 +131,8 @@ impl Judged {
             book.measures("Inception Score", || {
                 let held_out = real.and_then(|set| extractor.logits(set, &self.stop));
                 let held_out = held_out.transpose()?;
-                score(&logits?, held_out.as_ref(), extractor.label(), options.seed)
+                let held_out = held_out.as_ref().map(|x| (x, compared.held_out_name));
+                score(&logits?, held_out, extractor.label(), options.seed)
             });
         }
         if book.wants(Part::Diversity) {
@@ -141,8 +144,16 @@ impl Judged {
         {
             book.measures("CLIP score", || self.clip_score(clip, &samples, prompts));
         }
-        let held_out_name = real.map_or("", |set| set.name.as_str());
-        in_features(book, &compared, held_out_name);
+        if book.wants(Part::Originality) {
+            let originals = Originals {
+                samples: &samples,
+                train: (&train, compared.reference),
+                held_out: compared.held_out.map(|x| (x, compared.held_out_name)),
+                label: compared.label,
+                seed: compared.seed,
+            };
+            originals.report(book);
+        }
     }
 
     fn clip_score(
@@ -162,13 +173,12 @@ impl Judged {
             n,
         )
         .with_explanation("Agreement of images with their prompts: 100 × the cosine.")
-        .with_command("eval::clip_score");
+        .with_command("eval::clip_score")
+        .with_reference("prompts", n)
+        .with_note("No value of real data: it has no prompts.");
         Ok(vec![match found.standard_error {
-            Some(error) => {
-                let half = 1.96 * error;
-                measure.with_interval(found.mean - half, found.mean + half)
-            }
-            None => measure,
+            Some(error) => of_mean(measure, n, (found.mean, error)),
+            None => measure.with_note("No interval: there is one image."),
         }])
     }
 

@@ -1,21 +1,20 @@
 //! The loss of each image under a model.
+//!
+//! | model | loss |
+//! |---|---|
+//! | autoencoder | negative ELBO, with the image's class as condition |
+//! | with codes | error of the reconstruction; cross-entropy of the codes under the prior |
+//! | diffusion model | error of the predicted noise |
+//! | GAN | none |
 
-use super::{
-    run::ImageModel,
-    set::{BATCH, ImageSet},
-};
-use aigc_core::{
-    CancelToken, Error, Result,
-    burn::tensor::{Device, Int, Tensor, TensorData},
-    data::ValueRange,
-    rng::Rng,
-};
-use aigc_diffusion::{Conditioning, Denoiser, Pipeline, Scheduler};
+mod autoencoders;
+mod classes;
+mod denoising;
+
+use super::{run::ImageModel, set::ImageSet};
+use aigc_core::{CancelToken, Error, Result, burn::tensor::Device};
 use aigc_examples::Progress;
-use aigc_vae::{AnyVae, ConditionKind, Vae, elbo};
-
-/// Steps of the plan whose noise levels a denoising loss is a mean over.
-const STEPS: usize = 8;
+use aigc_vae::{ConditionKind, Vae};
 
 /// A loss for each image.
 #[derive(Debug)]
@@ -23,159 +22,262 @@ pub(crate) struct Losses {
     pub(crate) values: Vec<f64>,
     /// What the loss is, for the report.
     pub(crate) name: String,
+    /// The part of the model whose loss it is, if the model has several with a loss.
+    pub(crate) part: Option<&'static str>,
 }
 
-/// The losses of all images of a set. Noise depends on the place of an image alone: two sets are
-/// compared with the same draws.
+/// The images whose losses are computed.
+struct Job<'a> {
+    images: &'a ImageSet,
+    /// The names of the classes of the training data, in the order of the model's classes.
+    known: &'a [String],
+    device: &'a Device,
+    progress: Progress,
+}
+
+/// The losses of all images of a set. `known` are the classes of the training data: a model whose
+/// classes have no names has them in this order. Noise depends on the place of an image alone: two
+/// sets are compared with the same draws.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for models without a loss of an image; [`Error::Cancelled`].
+/// [`Error::Unsupported`] for models without a loss of an image; [`Error::InvalidArgument`] for an
+/// image without a class of a model that needs one; [`Error::Cancelled`].
 pub(crate) fn losses(
     model: &ImageModel,
     images: &ImageSet,
+    known: &[String],
     device: &Device,
     stop: &CancelToken,
-) -> Result<Losses> {
-    let progress = Progress::new("losses of images", images.len(), stop);
-    let unsupported = |hint: &str| {
-        let hint = hint.to_string();
-        Error::unsupported("a loss for each image", model.family(), hint)
+) -> Result<Vec<Losses>> {
+    let unsupported =
+        |hint: &str| Error::unsupported("a loss for each image", model.family(), hint);
+    let others = || unsupported("it is computed for models with classes or without conditions");
+    let job = Job {
+        images,
+        known,
+        device,
+        progress: Progress::new("losses of images", images.len(), stop),
     };
     match model {
-        ImageModel::Vae(vae) if vae.condition_kind() == ConditionKind::default() => Ok(Losses {
-            values: of_vae(vae, images, device, &progress)?,
-            name: "the negative ELBO at the posterior's mean, in nats".into(),
-        }),
-        ImageModel::Diffusion(pipeline) => {
-            let network = &pipeline.network;
-            let has_others = network.needs_from_pipeline().is_some()
-                || network.takes_input_ids()
-                || network.extra_input_channels() > 0
-                || network.cross_attention_dim().is_some()
-                || network.class_embedding_dim().is_some();
-            if has_others {
-                return Err(unsupported(
-                    "it is computed for networks with classes or without conditions",
-                ));
-            }
-            Ok(Losses {
-                values: denoising(pipeline, images, device, &progress)?,
-                name: format!(
-                    "the mean squared error of the predicted noise at the levels of a sampler of \
-                     {STEPS} steps, with the same noise for both sets"
-                ),
-            })
-        }
-        _ => Err(unsupported(
-            "it is computed for autoencoders without conditions and for diffusion models",
+        ImageModel::Vae(vae) if has_others(vae.condition_kind()) => Err(others()),
+        ImageModel::Vae(vae) => job.bounds(&**vae),
+        ImageModel::Hierarchical(vae) if has_others(vae.condition_kind()) => Err(others()),
+        ImageModel::Hierarchical(vae) => job.bounds(&**vae),
+        ImageModel::Vq(both) => job.codes(&both.0, &both.1),
+        ImageModel::Diffusion(pipeline) => job.denoising(pipeline)?.ok_or_else(others),
+        ImageModel::Gan(_) => Err(unsupported(
+            "it has no density; copies, closest records and authenticity tell whether it repeats \
+             training images",
         )),
     }
 }
 
-/// The negative ELBO at the mean of the posterior.
-fn of_vae(
-    vae: &AnyVae,
-    images: &ImageSet,
-    device: &Device,
-    progress: &Progress,
-) -> Result<Vec<f64>> {
-    let mut all = Vec::with_capacity(images.len());
-    for batch in images.batches() {
-        let batch = batch?;
-        let x = batch.to_tensor(device);
-        let posterior = vae.encode(x.clone());
-        let likelihood = vae.decode(posterior.mean.clone());
-        let terms = elbo(x, &posterior, &likelihood);
-        let losses = (terms.kl - terms.log_likelihood).to_data();
-        all.extend(losses.iter::<f64>());
-        progress.add(batch.len())?;
-    }
-    Ok(all)
+/// Whether a model takes other conditions than classes.
+fn has_others(kind: ConditionKind) -> bool {
+    kind.vector_dim.is_some() || kind.cross_attention_dim.is_some()
 }
 
-/// The error of the predicted noise, averaged over the levels of a plan (the loss that Carlini et
-/// al. 2023, <https://arxiv.org/abs/2301.13188>, section 5.1, compare).
-fn denoising(
-    pipeline: &Pipeline,
-    images: &ImageSet,
-    device: &Device,
-    progress: &Progress,
-) -> Result<Vec<f64>> {
-    let plan = pipeline.scheduler.plan(STEPS)?;
-    let values = images.shape().numel();
-    let rows: Vec<usize> = (0..images.len()).collect();
-    let mut all = Vec::with_capacity(rows.len());
-    for rows in rows.chunks(BATCH) {
-        let x0 = ValueRange::Unit.normalize(images.tensor(rows, device));
-        let condition = Conditioning {
-            class_labels: classes(pipeline, images, rows, device)?,
-            ..Conditioning::default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aigc_core::{
+        burn::tensor::Tensor,
+        data::{collate_images, digits},
+        device::device,
+        rng::InitWeights,
+    };
+    use aigc_diffusion::{DdimScheduler, Pipeline, UNet2dConfig};
+    use aigc_gan::{GanConfig, MlpGanConfig};
+    use aigc_vae::{
+        AnyVae, CodePrior, CodePriorConfig, Condition, DiscreteVae, HierarchicalVae,
+        HierarchicalVaeConfig, LikelihoodKind, MlpVaeConfig, Posterior, PriorCondition, VaeConfig,
+        VaeSampler, VqVae, VqVaeConfig, elbo,
+    };
+
+    fn flex() -> Device {
+        device("flex").unwrap()
+    }
+
+    fn names() -> Vec<String> {
+        (0..10).map(|class| class.to_string()).collect()
+    }
+
+    fn images() -> ImageSet {
+        let images = digits::load().0[..7].to_vec();
+        ImageSet {
+            name: "digits".into(),
+            names: (0..images.len()).map(|i| i.to_string()).collect(),
+            images,
+            files: vec![],
+            classes: names(),
+        }
+    }
+
+    fn found(model: &ImageModel, images: &ImageSet) -> Result<Vec<Losses>> {
+        losses(model, images, &names(), &flex(), &CancelToken::new())
+    }
+
+    fn assert_close(found: &[f64], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            let limit = 1e-4 * expected.abs().max(1e-3);
+            assert!((found - expected).abs() < limit, "{found} {expected}");
+        }
+    }
+
+    /// What `loss` computes of one image after the other.
+    fn one_by_one(images: &ImageSet, loss: impl Fn(Tensor<4>, u32) -> Tensor<1>) -> Vec<f64> {
+        let of = |row: usize| {
+            let x = images.tensor(&[row], &flex());
+            let value = loss(x, images.images[row].label.unwrap());
+            f64::from(value.into_scalar::<f32>())
         };
-        let mut draws: Vec<Rng> = rows
-            .iter()
-            .map(|row| Rng::stream(0, "denoising", *row as u64))
-            .collect();
-        let mut sums = vec![0.0; rows.len()];
-        for call in &plan.calls {
-            progress.add(0)?;
-            let noise: Vec<f32> = draws
-                .iter_mut()
-                .flat_map(|rng| rng.normal_vec(values))
-                .collect();
-            let noise = Tensor::<4>::from_data(TensorData::new(noise, x0.dims()), device);
-            let x = x0.clone() * call.level.alpha + noise.clone() * call.level.sigma;
-            let time = Tensor::full([rows.len()], call.time, device);
-            let input = x.clone() * call.input_scale;
-            let channels = x.dims()[1];
-            // A variance may be beside the prediction.
-            let output = pipeline.network.predict(input, time, &condition);
-            let output = output.narrow(1, 0, channels);
-            let (of_sample, of_output) = call.coefficients.epsilon;
-            let error = x * of_sample + output * of_output - noise;
-            let errors = error.square().flatten::<2>(1, 3).mean_dim(1).to_data();
-            for (sum, error) in sums.iter_mut().zip(errors.iter::<f64>()) {
-                *sum += error / plan.len() as f64;
-            }
-        }
-        all.extend(sums);
-        progress.add(rows.len())?;
+        (0..images.len()).map(of).collect()
     }
-    Ok(all)
-}
 
-/// The class of each image for a network with classes: that of the same name, by number for a model
-/// without names, and else the null class.
-fn classes(
-    pipeline: &Pipeline,
-    images: &ImageSet,
-    rows: &[usize],
-    device: &Device,
-) -> Result<Option<Tensor<1, Int>>> {
-    let Some(count) = pipeline.num_classes() else {
-        return Ok(None);
-    };
-    let class = |row: &usize| {
-        let label = images.images[*row].label?;
-        match pipeline.labels().is_empty() {
-            true => Some(label).filter(|label| (*label as usize) < count),
-            false => pipeline.class(images.classes.get(label as usize)?).ok(),
+    fn vae(likelihood: LikelihoodKind) -> ImageModel {
+        let config = MlpVaeConfig {
+            hidden_dim: 24,
+            latent_dim: 5,
+            likelihood,
+            condition: ConditionKind {
+                num_classes: Some(10),
+                ..ConditionKind::default()
+            },
+            ..MlpVaeConfig::new(digits::SHAPE)
+        };
+        let vae: AnyVae = VaeConfig::Mlp(config).init(&flex()).unwrap();
+        ImageModel::Vae(Box::new(vae.init_weights(1)))
+    }
+
+    #[test]
+    fn classes_of_images_are_conditions() {
+        let model = vae(LikelihoodKind::Bernoulli);
+        let ImageModel::Vae(vae) = &model else {
+            unreachable!()
+        };
+        let images = images();
+        let bound = |x: Tensor<4>, class: u32| {
+            let condition = Condition::classes(&[class], &flex());
+            let posterior = vae.encode_with(x.clone(), &condition);
+            let likelihood = vae.decode_with(posterior.mode(), &condition);
+            elbo(x, &posterior, &likelihood).loss(1.0)
+        };
+        let expected = one_by_one(&images, bound);
+        let found_losses = found(&model, &images).unwrap();
+        assert_eq!(found_losses.len(), 1);
+        assert_close(&found_losses[0].values, &expected);
+        let others = one_by_one(&images, |x, class| bound(x, (class + 1) % 10));
+        assert!((others[0] - expected[0]).abs() > 1e-3 * expected[0].abs());
+
+        // Data with their classes in another order.
+        let mut reversed = images.clone();
+        reversed.classes.reverse();
+        for image in &mut reversed.images {
+            image.label = image.label.map(|label| 9 - label);
         }
-    };
-    let found: Option<Vec<i32>> = rows
-        .iter()
-        .map(|row| {
-            class(row)
-                .or(pipeline.null_class())
-                .map(|class| class as i32)
-        })
-        .collect();
-    let found = found.ok_or_else(|| {
-        Error::argument(
-            "--against",
-            "images without the classes of the model",
-            "folders that are named after them, for the losses",
-        )
-    })?;
-    let data = TensorData::new(found, [rows.len()]);
-    Ok(Some(Tensor::from_data(data, device)))
+        let again = found(&model, &reversed).unwrap();
+        assert_close(&again[0].values, &expected);
+
+        let mut unnamed = images;
+        unnamed.images[3].label = None;
+        let error = found(&model, &unnamed).unwrap_err().to_string();
+        assert!(error.contains("image 3 has no class"), "{error}");
+    }
+
+    #[test]
+    fn hierarchical_models_have_their_bound() {
+        let vae: HierarchicalVae = HierarchicalVaeConfig::new(digits::SHAPE)
+            .init(&flex())
+            .unwrap()
+            .init_weights(2);
+        let images = images();
+        let expected = one_by_one(&images, |x, _| {
+            let posterior = vae.encode(x.clone());
+            let likelihood = vae.decode(posterior.mode());
+            posterior.kl() - likelihood.log_prob(x)
+        });
+        let found = found(&ImageModel::Hierarchical(Box::new(vae)), &images).unwrap();
+        assert_close(&found[0].values, &expected);
+    }
+
+    #[test]
+    fn codes_have_an_error_and_a_likelihood() {
+        let config = VqVaeConfig {
+            strides: vec![2],
+            channels: vec![16],
+            residual_blocks: 1,
+            residual_channels: 8,
+            ..VqVaeConfig::new(digits::SHAPE)
+        };
+        let vae: VqVae = config.init(&flex()).unwrap().init_weights(3);
+        let prior = CodePriorConfig {
+            d_model: 16,
+            n_layer: 1,
+            n_head: 2,
+            num_classes: Some(10),
+            ..CodePriorConfig::new(vae.code_shapes()[0])
+        };
+        let prior: CodePrior = prior.init(&flex()).unwrap().init_weights(4);
+        let images = images();
+        let batch = collate_images(images.images.clone());
+        let restored = VaeSampler::new(&vae, &flex())
+            .reconstruct_batch(&batch)
+            .unwrap();
+        let gap = (restored - batch.to_tensor(&flex())).to_data();
+        let gap: Vec<f64> = gap.iter::<f64>().collect();
+        let errors = gap.chunks_exact(digits::SHAPE.numel());
+        let errors = errors.map(|gap| gap.iter().map(|x| x * x).sum::<f64>() / gap.len() as f64);
+        let errors: Vec<f64> = errors.collect();
+        let nats = one_by_one(&images, |x, class| {
+            let condition = PriorCondition {
+                class_labels: Condition::classes(&[class], &flex()).class_labels,
+                above: None,
+            };
+            -prior.log_prob(vae.encode_codes(x).remove(0), &condition)
+        });
+        let found = found(&ImageModel::Vq(Box::new((vae, prior))), &images).unwrap();
+        let [of_vae, of_prior] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_close(&of_vae.values, &errors);
+        assert_close(&of_prior.values, &nats);
+        assert_eq!((of_vae.part, of_prior.part), (None, Some("the prior")));
+    }
+
+    #[test]
+    fn images_without_a_class_have_the_null_class() {
+        let network = UNet2dConfig {
+            null_class: Some(10),
+            ..UNet2dConfig::small(digits::SHAPE, Some(11))
+        };
+        let network = network.init(&flex()).unwrap().init_weights(5);
+        let scheduler = DdimScheduler::default();
+        let pipeline = Pipeline::new(network, scheduler, digits::SHAPE).unwrap();
+        let model = ImageModel::Diffusion(Box::new(pipeline));
+        let images = images();
+        let with_classes = found(&model, &images).unwrap().remove(0).values;
+        let mut unnamed = images;
+        unnamed.images[3].label = None;
+        let with_null = found(&model, &unnamed).unwrap().remove(0).values;
+        let gaps = with_classes.iter().zip(&with_null);
+        for (row, gap) in gaps.map(|(a, b)| (a - b).abs()).enumerate() {
+            assert_eq!(gap > 1e-6, row == 3, "{row}: {gap}");
+        }
+        // The noise has the variance 1.
+        let of_noise = |loss: &f64| (0.1..10.0).contains(loss);
+        assert!(with_classes.iter().all(of_noise), "{with_classes:?}");
+    }
+
+    #[test]
+    fn models_without_a_loss_are_told_of() {
+        let gan = GanConfig::Mlp(MlpGanConfig::new(digits::SHAPE)).init(&flex());
+        let gan = ImageModel::Gan(Box::new(gan.unwrap().init_weights(0)));
+        let error = found(&gan, &images()).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("authenticity"), "{error}");
+        // Its variance is that of the batch.
+        let error = found(&vae(LikelihoodKind::OptimalGaussian), &images()).unwrap_err();
+        assert!(error.to_string().contains("optimal Gaussian"), "{error}");
+    }
 }

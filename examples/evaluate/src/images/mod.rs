@@ -4,6 +4,7 @@ mod classes;
 mod compare;
 mod extract;
 mod judge;
+mod kernel;
 mod losses;
 mod originality;
 mod requested;
@@ -16,10 +17,13 @@ use crate::{Options, book::Book, subject::Subject};
 use aigc_core::{Error, Result, data::ImageShape, rng::Rng};
 use extract::Extractor;
 use judge::Judged;
-use requested::{prompts, verify, with_classes_of, with_recorded_classes};
+use requested::{
+    given_prompts, recorded_prompts, verify, with_classes_of, with_drawn_classes,
+    with_held_out_classes, with_recorded_classes,
+};
 use run::ImageModel;
 use set::ImageSet;
-use source::{Reader, Source, first_shape};
+use source::{Reader, Source, drawn, first_shape};
 
 /// Numbers of samples that are drawn by default.
 const DRAWN: [usize; 2] = [50, 1000];
@@ -61,21 +65,25 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
                 found(book, &train, held_out.as_ref());
                 return Ok(());
             }
-            model.draw(n, options, &device, &stop)?
+            let samples = model.draw(n, options, &device, &stop)?;
+            with_drawn_classes(samples, model, &train, book)
         }
         None => {
-            let reader = Reader { most: n, ..reader };
+            // Lines of prompts belong to all files, of which some are drawn below.
+            let most = n.filter(|_| options.prompts.is_none());
+            let reader = Reader { most, ..reader };
             let source = Source::open(path, shape)?;
-            let (samples, other_sizes) = reader.whole(&source, path, book)?;
-            if other_sizes > 0 {
-                book.warn(format!(
-                    "{other_sizes} of {} samples do not have the size of the data ({shape}); they \
-                     were cropped to its proportions and resized, which changes every measure.",
-                    samples.len()
-                ));
-            }
-            with_classes_of(samples, &train, book)
+            with_classes_of(reader.whole(&source, path, book)?, &train, book)
         }
+    };
+    let prompts = given_prompts(options, samples.len())?;
+    let (samples, prompts) = match (n, prompts) {
+        (Some(n), Some(lines)) if n < samples.len() => {
+            let rows = drawn(samples.len(), n, options.seed);
+            let lines = rows.iter().map(|row| lines[*row].clone()).collect();
+            (samples.select(&rows), Some(lines))
+        }
+        (_, prompts) => (samples, prompts),
     };
     book.fact(
         "Subject",
@@ -88,7 +96,7 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
     }
     let records = verify(book, subject, &samples);
     let samples = with_recorded_classes(samples, &train, &records, book);
-    let prompts = prompts(options, &records, samples.len(), book)?;
+    let prompts = prompts.or_else(|| recorded_prompts(&records, book));
     let judged = Judged {
         samples,
         train,
@@ -125,9 +133,10 @@ fn reference(
             let held_out = reader.held_out(&Source::open(path, shape)?, path, against, book)?;
             // Training images of MNIST-format files and digits; all of a folder.
             let train = match source {
-                Source::Folder(_) => reader.whole(&source, against, book)?.0,
+                Source::Folder(_) => reader.whole(&source, against, book)?,
                 _ => reader.split(&source, against, book)?.0,
             };
+            let held_out = with_held_out_classes(held_out, &train, book);
             (train, Some(held_out))
         }
     };

@@ -1,14 +1,16 @@
-//! Originality of images: copies, closest records, and the training images beside the samples.
+//! Originality of images: copies, memorisation, and the training images beside the samples.
 
-use super::{classes::KNOWN, compare::Compared, losses::losses, run::ImageModel, set::ImageSet};
-use crate::{Part, book::Book};
+use super::{classes::KNOWN, losses::losses, run::ImageModel, set::ImageSet};
+use crate::{
+    book::Book,
+    interval::{checked, with},
+};
 use aigc_core::{
     CancelToken, Error, Result,
     burn::tensor::Device,
     data::ImageShape,
     eval::{
-        CopyDetector, CopyDetectorConfig, CopyMatch, NearestNeighbors, authenticity,
-        closest_records, memorization,
+        CopyDetector, CopyDetectorConfig, CopyMatch, NearestNeighbors, memorization,
         report::{Aspect, Better, Gallery, Measure, Picture, Sample},
     },
     rng::Rng,
@@ -188,89 +190,38 @@ impl Images<'_> {
         let some = |set: &ImageSet, purpose: &str| {
             let mut rows = Rng::stream(seed, purpose, 0).permutation(set.len());
             rows.truncate(n);
-            losses(model, &set.select(&rows), self.device, stop)
+            let images = set.select(&rows);
+            losses(model, &images, &self.train.classes, self.device, stop)
         };
         let of_train = some(self.train, "losses of training images")?;
         let of_held_out = some(held_out, "losses of held-out images")?;
-        let found = memorization(&of_train.values, &of_held_out.values)?;
-        let measure = Measure::new(
-            Aspect::Originality,
-            "Memorisation (AUC)",
-            found.auc,
-            Better::Target(0.5),
-            n,
-        )
-        .with_reference(held_out.name.as_str(), n)
-        .with_explanation("How often a training image has a smaller loss than a held-out one.")
-        .with_command("eval::memorization")
-        .with_note(format!(
-            "Loss: {}. Training {:.4}, held out {:.4}; gap {:.4} ({:.4} to {:.4}).",
-            of_train.name,
-            found.train.mean,
-            found.held_out.mean,
-            found.gap,
-            found.gap_interval.0,
-            found.gap_interval.1
-        ));
-        Ok(vec![measure])
-    }
-}
-
-/// Adds the measures of originality in features.
-pub(crate) fn in_features(book: &mut Book, compared: &Compared<'_>, held_out_name: &str) {
-    if !book.wants(Part::Originality) {
-        return;
-    }
-    let label = compared.label;
-    let n = compared.samples.len();
-    if let Some(held_out) = compared.held_out {
-        book.measures("closest records", || {
-            let mut rng = Rng::stream(compared.seed, "closest records", 0);
-            let found = closest_records(compared.samples, compared.train, held_out, &mut rng)?;
-            let measure = Measure::new(
-                Aspect::Originality,
-                format!("Nearer to training data ({label})"),
-                found.share(),
-                Better::Target(0.5),
-                n,
-            )
-            .with_reference(held_out_name, found.records)
-            .with_explanation(
-                "The share of samples nearer to training than to held-out data; half is chance.",
-            )
-            .with_command("eval::closest_records")
-            .with_note(format!(
-                "Mean distance to training data over that to held-out data: {:.3}.",
-                found.ratio()
-            ));
-            let (low, high) = found.nearer_train.interval();
-            let tied = 0.5 * found.equal as f64 / n as f64;
-            Ok(vec![measure.with_interval(
-                (low + tied).min(1.0),
-                (high + tied).min(1.0),
-            )])
+        let pairs = of_train.iter().zip(&of_held_out);
+        let measures = pairs.map(|(train, other)| -> Result<Measure> {
+            let found = memorization(&train.values, &other.values)?;
+            let name = match train.part {
+                Some(part) => format!("Memorisation by {part} (AUC)"),
+                None => "Memorisation (AUC)".into(),
+            };
+            let target = Better::Target(0.5);
+            let measure = Measure::new(Aspect::Originality, name, found.auc, target, n)
+                .with_reference(held_out.name.as_str(), n)
+                .with_explanation(
+                    "How often a training image has a smaller loss than a held-out one.",
+                )
+                .with_command("eval::memorization")
+                .with_note(format!(
+                    "Loss: {}. Training {:.4}, held out {:.4}; gap {:.4} ({:.4} to {:.4}).",
+                    train.name,
+                    found.train.mean,
+                    found.held_out.mean,
+                    found.gap,
+                    found.gap_interval.0,
+                    found.gap_interval.1
+                ));
+            Ok(with(measure, checked(n, Ok(found.auc_interval))))
         });
+        measures.collect()
     }
-    book.measures("authenticity", || {
-        let found = authenticity(compared.samples, compared.train)?;
-        let (low, high) = found.interval();
-        let measure = Measure::new(
-            Aspect::Originality,
-            format!("Authenticity ({label})"),
-            found.value(),
-            Better::Higher,
-            n,
-        )
-        .with_interval(low, high)
-        .with_reference(compared.reference, compared.train.len())
-        .with_explanation("The share of samples that are no noisy copies of training data.")
-        .with_command("eval::authenticity");
-        let floor = compared.held_out.map(|x| authenticity(x, compared.train));
-        Ok(vec![match floor.transpose()? {
-            Some(floor) => measure.with_floor(floor.value()),
-            None => measure,
-        }])
-    });
 }
 
 /// The samples to show: copies first, then the others in order.

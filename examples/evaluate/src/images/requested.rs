@@ -1,6 +1,9 @@
 //! What was requested of samples: classes and prompts.
 
-use super::set::ImageSet;
+use super::{
+    run::{ImageModel, place_of},
+    set::ImageSet,
+};
 use crate::{
     Options, Part,
     book::{Book, some_of},
@@ -8,27 +11,77 @@ use crate::{
     subject::Subject,
 };
 use aigc_core::{Error, Result, fs::read_text, output::provenance::Provenance};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 /// Samples whose folders are named after the classes of the data were requested of these classes.
-pub(super) fn with_classes_of(
-    mut samples: ImageSet,
-    train: &ImageSet,
-    book: &mut Book,
-) -> ImageSet {
+pub(super) fn with_classes_of(samples: ImageSet, train: &ImageSet, book: &mut Book) -> ImageSet {
     if samples.classes.is_empty() || samples.files.is_empty() {
         return samples;
     }
-    let place = |name: &String| train.classes.iter().position(|known| known == name);
-    let places: Option<Vec<usize>> = samples.classes.iter().map(place).collect();
-    for image in &mut samples.images {
-        let label = image.label.zip(places.as_ref());
-        image.label = label.map(|(label, places)| places[label as usize] as u32);
+    let names = samples.classes.clone();
+    let place = |label: u32| place_of(names.get(label as usize)?, &train.classes);
+    matched(samples, train, "folders of the samples", place, book)
+}
+
+/// Held-out images have the classes of the data of the same names.
+pub(super) fn with_held_out_classes(
+    held_out: ImageSet,
+    train: &ImageSet,
+    book: &mut Book,
+) -> ImageSet {
+    if train.classes.is_empty() || held_out.classes == train.classes {
+        return held_out;
     }
-    if places.is_none() && !train.classes.is_empty() {
+    let names = held_out.classes.clone();
+    let place = |label: u32| place_of(names.get(label as usize)?, &train.classes);
+    matched(
+        held_out,
+        train,
+        "folders of the held-out images",
+        place,
+        book,
+    )
+}
+
+/// Samples of a model have the classes of the data that its own are, by their names if they have
+/// some.
+pub(super) fn with_drawn_classes(
+    samples: ImageSet,
+    model: &ImageModel,
+    train: &ImageSet,
+    book: &mut Book,
+) -> ImageSet {
+    if train.classes.is_empty() {
+        return samples;
+    }
+    let known = (0..).zip(&train.classes);
+    let own = known.map(|(place, name)| Some((model.class_of(name, &train.classes)?, place)));
+    let own: HashMap<u32, u32> = own.flatten().collect();
+    let place = |label: u32| own.get(&label).copied();
+    matched(samples, train, "classes of the model", place, book)
+}
+
+/// Samples with the classes of the data that `place` gives for theirs; without classes if one has
+/// none.
+fn matched(
+    mut samples: ImageSet,
+    train: &ImageSet,
+    whose: &str,
+    place: impl Fn(u32) -> Option<u32>,
+    book: &mut Book,
+) -> ImageSet {
+    let mut labels = samples.images.iter().filter_map(|image| image.label);
+    let known = labels.all(|label| place(label).is_some());
+    for image in &mut samples.images {
+        image.label = image.label.filter(|_| known).and_then(&place);
+    }
+    if !known && !train.classes.is_empty() {
         book.warn(format!(
-            "The folders of the samples ({}) are not named after the classes of the data ({}); the \
-             accuracy of classes is not measured.",
+            "The {whose} ({}) are not named after the classes of the data ({}): their classes \
+             are not compared.",
             some_of(&samples.classes),
             some_of(&train.classes)
         ));
@@ -108,31 +161,32 @@ pub(super) fn verify(
     }
 }
 
-/// The prompt of each sample, from a file or from the records.
-pub(super) fn prompts(
-    options: &Options,
-    records: &[Option<Provenance>],
-    samples: usize,
-    book: &mut Book,
-) -> Result<Option<Vec<String>>> {
-    if let Some(file) = &options.prompts {
-        let text = read_text(file)?;
-        let lines: Vec<String> = text.lines().map(String::from).collect();
-        if lines.len() != samples {
-            let expected = format!("{samples}, one for each sample");
-            return Err(Error::argument(
-                "--prompts",
-                format!("{} lines", lines.len()),
-                expected,
-            ));
-        }
-        return Ok(Some(lines));
+/// The lines of `--prompts`, one for each of `samples` samples.
+pub(super) fn given_prompts(options: &Options, samples: usize) -> Result<Option<Vec<String>>> {
+    let Some(file) = &options.prompts else {
+        return Ok(None);
+    };
+    let lines: Vec<String> = read_text(file)?.lines().map(String::from).collect();
+    if lines.len() != samples {
+        return Err(Error::argument(
+            "--prompts",
+            format!("{} lines", lines.len()),
+            format!("{samples}, one for each sample: of a folder, for each image that can be read"),
+        ));
     }
+    Ok(Some(lines))
+}
+
+/// The prompt of each sample by its record, if all have one.
+pub(super) fn recorded_prompts(
+    records: &[Option<Provenance>],
+    book: &mut Book,
+) -> Option<Vec<String>> {
     let prompt = |record: &Option<Provenance>| record.as_ref().and_then(|r| r.prompt.clone());
     let found: Vec<Option<String>> = records.iter().map(prompt).collect();
     let known = found.iter().flatten().count();
     if known == 0 {
-        return Ok(None);
+        return None;
     }
     if known < found.len() {
         book.warn(format!(
@@ -141,7 +195,7 @@ pub(super) fn prompts(
             found.len()
         ));
     }
-    Ok(found.into_iter().collect())
+    found.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -150,7 +204,9 @@ mod tests {
     use aigc_core::{
         CancelToken,
         data::{Image, digits},
+        device::device,
     };
+    use aigc_diffusion::{DdimScheduler, Pipeline, UNet2dConfig};
 
     fn set(classes: &[&str], labels: &[Option<u32>]) -> ImageSet {
         let image = |label: &Option<u32>| Image {
@@ -178,6 +234,34 @@ mod tests {
         let samples = set(&["dog", "cow"], &[Some(0), Some(1)]);
         assert_eq!(with_classes_of(samples, &train, &mut book).labels(), None);
         assert!(book.into_warnings()[0].contains("dog, cow"));
+    }
+
+    /// A pipeline's classes have names, in another order than the data's.
+    #[test]
+    fn classes_of_a_model_are_matched_by_name() {
+        let stop = CancelToken::new();
+        let options = <Options as clap::Parser>::parse_from(["evaluate", "x", "--against", "y"]);
+        let mut book = Book::new(&options, &stop);
+        let network = UNet2dConfig::small(digits::SHAPE, Some(3));
+        let network = network.init(&device("flex").unwrap()).unwrap();
+        let pipeline = Pipeline::new(network, DdimScheduler::default(), digits::SHAPE).unwrap();
+        let named = |names: [&str; 3]| pipeline.clone().with_labels(names.map(String::from).into());
+        let labels = [0, 1, 2].map(Some);
+        let samples = set(&["cat", "dog", "owl"], &labels);
+        let train = set(&["dog", "owl", "cat"], &[Some(0)]);
+        let model = ImageModel::Diffusion(Box::new(named(["cat", "dog", "owl"]).unwrap()));
+        let matched = with_drawn_classes(samples.clone(), &model, &train, &mut book);
+        assert_eq!(matched.labels(), Some(vec![2, 0, 1]));
+        // Without names, classes are in the order of the data.
+        let unnamed = ImageModel::Diffusion(Box::new(pipeline.clone()));
+        let matched = with_drawn_classes(samples.clone(), &unnamed, &train, &mut book);
+        assert_eq!(matched.labels(), Some(vec![0, 1, 2]));
+        let fewer = set(&["dog", "owl"], &[Some(0)]);
+        let matched = with_drawn_classes(samples, &model, &fewer, &mut book);
+        assert_eq!(matched.labels(), None);
+        let warnings = book.into_warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("classes of the model (cat, dog, owl)"));
     }
 
     #[test]

@@ -77,6 +77,15 @@ impl ImageModel {
         shape.ok_or_else(|| Error::argument("RUN", "a model of other samples", "images"))
     }
 
+    /// The class of the model that the class `name` of the data is: by its name if the classes of
+    /// the model have names, and else by its place among `known`, the classes of the data.
+    pub(crate) fn class_of(&self, name: &str, known: &[String]) -> Option<u32> {
+        match self {
+            Self::Diffusion(pipeline) => class_of_pipeline(pipeline, name, known),
+            _ => place_of(name, known),
+        }
+    }
+
     /// Draws `n` samples. Classes are drawn at random where the model has them.
     pub(crate) fn draw(
         &self,
@@ -120,8 +129,26 @@ impl ImageModel {
             }
         };
         drop(progress);
-        to_set(complete(samples)?, self.shape()?)
+        let names: &[String] = match self {
+            Self::Diffusion(pipeline) => pipeline.labels(),
+            _ => &[],
+        };
+        to_set(complete(samples)?, names, self.shape()?)
     }
+}
+
+/// See [`ImageModel::class_of`].
+pub(crate) fn class_of_pipeline(pipeline: &Pipeline, name: &str, known: &[String]) -> Option<u32> {
+    match pipeline.labels().is_empty() {
+        true => place_of(name, known),
+        false => pipeline.class(name).ok(),
+    }
+}
+
+/// The place of a class among `known`.
+pub(crate) fn place_of(name: &str, known: &[String]) -> Option<u32> {
+    let place = known.iter().position(|class| class == name)?;
+    Some(place as u32)
 }
 
 fn opened<T>(loaded: Loaded<T>, book: &mut Book) -> T {
@@ -131,8 +158,9 @@ fn opened<T>(loaded: Loaded<T>, book: &mut Book) -> T {
     loaded.into_inner()
 }
 
-/// Samples as images of 8 bits, as they would be saved.
-fn to_set(samples: Samples<4>, shape: ImageShape) -> Result<ImageSet> {
+/// Samples as images of 8 bits, as they would be saved. `names` are those of the classes, if they
+/// have some.
+fn to_set(samples: Samples<4>, names: &[String], shape: ImageShape) -> Result<ImageSet> {
     let [n, channels, height, width] = samples.values.dims();
     if ImageShape::new(channels, height, width) != shape {
         let found = ImageShape::new(channels, height, width);
@@ -156,7 +184,11 @@ fn to_set(samples: Samples<4>, shape: ImageShape) -> Result<ImageSet> {
         images: images.collect(),
         names: (0..n).map(|i| format!("sample {i}")).collect(),
         files: vec![],
-        classes: last.map_or(vec![], |last| (0..=last).map(|c| c.to_string()).collect()),
+        classes: match (last, names.is_empty()) {
+            (None, _) => vec![],
+            (Some(last), true) => (0..=last).map(|c| c.to_string()).collect(),
+            (Some(_), false) => names.to_vec(),
+        },
     })
 }
 

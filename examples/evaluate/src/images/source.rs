@@ -142,12 +142,12 @@ impl Reader<'_> {
                     true => &held_out,
                     false => &order,
                 };
-                let (train, _) = self.files(folder, path, train, name("training"), book)?;
+                let train = self.files(folder, path, train, name("training"), book)?;
                 if n < 2 {
                     return Ok((train, None));
                 }
                 match self.files(folder, path, &held_out, name("held-out"), book) {
-                    Ok((held_out, _)) => Ok((train, Some(held_out))),
+                    Ok(held_out) => Ok((train, Some(held_out))),
                     // Without readable held-out images, some measures are left out.
                     Err(Error::Data { .. }) => Ok((train, None)),
                     Err(error) => Err(error),
@@ -171,24 +171,16 @@ impl Reader<'_> {
                 let expected = "data with test images; these have training images alone";
                 Err(Error::argument("--held-out", name, expected))
             }
-            _ => Ok(self.whole(source, path, book)?.0),
+            _ => self.whole(source, path, book),
         }
     }
 
     /// All images of a data set; of files in the format of MNIST, the test images.
-    pub(crate) fn whole(
-        &self,
-        source: &Source,
-        path: &Path,
-        book: &mut Book,
-    ) -> Result<(ImageSet, usize)> {
+    pub(crate) fn whole(&self, source: &Source, path: &Path, book: &mut Book) -> Result<ImageSet> {
         let name = path.display().to_string();
         match source {
-            Source::Digits => Ok((self.set(&digits::load(), name, book)?, 0)),
-            Source::Mnist { train, test } => {
-                let set = self.set(test.as_ref().unwrap_or(train), name, book)?;
-                Ok((set, 0))
-            }
+            Source::Digits => self.set(&digits::load(), name, book),
+            Source::Mnist { train, test } => self.set(test.as_ref().unwrap_or(train), name, book),
             Source::Folder(folder) => {
                 let all: Vec<usize> = (0..folder.len()).collect();
                 self.files(folder, path, &all, name, book)
@@ -217,10 +209,8 @@ impl Reader<'_> {
         if rows.len() <= most {
             return rows.to_vec();
         }
-        let mut order = Rng::stream(self.seed, "images", 0).permutation(rows.len());
-        order.truncate(most);
-        order.sort_unstable();
-        order.into_iter().map(|row| rows[row]).collect()
+        let drawn = drawn(rows.len(), most, self.seed);
+        drawn.into_iter().map(|row| rows[row]).collect()
     }
 
     /// Images that are all readable.
@@ -247,8 +237,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Images of files. Those that cannot be read are left out, with a warning that names them.
-    /// Also returns how many have other sizes.
+    /// Images of files. Those that cannot be read are left out, with a warning that names them;
+    /// those of another size or in colour are changed, with a warning, too.
     fn files(
         &self,
         folder: &ImageFolder,
@@ -256,7 +246,7 @@ impl Reader<'_> {
         rows: &[usize],
         name: String,
         book: &mut Book,
-    ) -> Result<(ImageSet, usize)> {
+    ) -> Result<ImageSet> {
         let shape = folder.shape();
         let files: Vec<&Path> = folder.files().collect();
         let rows = self.limited(rows, shape, &name, book);
@@ -294,6 +284,14 @@ impl Reader<'_> {
         if set.images.is_empty() {
             return Err(nothing_readable(path, rows.len(), failed));
         }
+        if other_sizes > 0 {
+            book.warn(format!(
+                "{}: {other_sizes} of {} images are not {shape}; they were cropped to its \
+                 proportions and resized, which changes every measure.",
+                set.name,
+                set.len()
+            ));
+        }
         if colours > 0 {
             book.warn(format!(
                 "{}: {colours} of {} images are stored in colour and were made grey, like the \
@@ -311,8 +309,16 @@ impl Reader<'_> {
                 some_of(&broken)
             ));
         }
-        Ok((set, other_sizes))
+        Ok(set)
     }
+}
+
+/// `most` of so many rows at random, in order.
+pub(crate) fn drawn(count: usize, most: usize, seed: u64) -> Vec<usize> {
+    let mut rows = Rng::stream(seed, "images", 0).permutation(count);
+    rows.truncate(most);
+    rows.sort_unstable();
+    rows
 }
 
 /// Width and height of a file, and whether it is stored in colour.

@@ -1,46 +1,36 @@
 //! All measures of a set of sounds.
 
-use super::{Sounds, statistics, wav::Clip};
-use crate::{Part, book::Book, provenance};
+use super::{Sound, Sounds, statistics, wav};
+use crate::{
+    Part,
+    book::Book,
+    diversity::pairwise_distance,
+    interval::{CONFIDENCE, checked, of_mean, unless_stopped, with},
+    originality::Originals,
+    provenance,
+};
 use aigc_core::{
-    Error, Result,
+    CancelToken, Error, Result,
     eval::{
-        CalibrationConfig, FeatureCopyDetector, Features, authenticity, bootstrap, closest_records,
-        frechet_distance, frechet_interval, mean_pairwise_distance,
+        CalibrationConfig, FeatureCopyDetector, Features, bootstrap, frechet_distance,
+        frechet_interval,
         report::{Aspect, Better, Measure, SoundSample, Table},
     },
     rng::Rng,
 };
+use aigc_examples::Progress;
 use std::path::PathBuf;
 
 /// Sounds that can be played on the page.
 const SHOWN: usize = 8;
 /// Seconds of each.
 const SHOWN_SECONDS: usize = 10;
-/// Seconds of a frame, and the root mean square below which it is silent (−60 dB).
-const FRAME: f64 = 0.02;
-const SILENCE: f64 = 1e-3;
 /// Sounds in the table.
 const LISTED: usize = 200;
-/// Sounds from which on means have intervals.
-const LEAST: usize = 5;
+/// Rounds of the interval of the Fréchet distance.
+const ROUNDS: usize = 40;
 /// The neighbour that distances to training sounds are relative to.
 const NEIGHBOUR: usize = 10;
-
-/// The share of frames that are silent.
-fn silence(clip: &Clip) -> f64 {
-    let frame = ((FRAME * f64::from(clip.rate)) as usize).max(1);
-    let is_silent = |frame: &[f32]| {
-        let power: f64 = frame.iter().map(|x| f64::from(*x).powi(2)).sum();
-        (power / frame.len() as f64).sqrt() < SILENCE
-    };
-    let silent = clip
-        .samples
-        .chunks(frame)
-        .filter(|frame| is_silent(frame))
-        .count();
-    silent as f64 / clip.samples.chunks(frame).len() as f64
-}
 
 pub(super) struct Judged {
     pub(super) samples: Sounds,
@@ -52,7 +42,8 @@ pub(super) struct Judged {
 impl Judged {
     pub(super) fn report(&self, book: &mut Book) -> Result<()> {
         if book.wants(Part::Quality) {
-            book.measures("Fréchet distance", || self.frechet());
+            let stop = book.stop().clone();
+            book.measures("Fréchet distance", || self.frechet(&stop));
             book.measures("silence and duration", || self.plain());
         }
         if book.wants(Part::Diversity) {
@@ -81,8 +72,8 @@ impl Judged {
         (value, floor): (f64, Option<f64>),
         better: Better,
     ) -> Measure {
-        let measure = Measure::new(aspect, name, value, better, self.samples.clips.len())
-            .with_reference(self.train.name.as_str(), self.train.clips.len());
+        let measure = Measure::new(aspect, name, value, better, self.samples.sounds.len())
+            .with_reference(self.train.name.as_str(), self.train.sounds.len());
         match floor {
             Some(floor) => measure.with_floor(floor),
             None => measure,
@@ -92,8 +83,8 @@ impl Judged {
     /// Held-out sounds in the place of the samples: as many, drawn at random, or at least half as
     /// many, as a Fréchet distance falls with the number.
     fn real(&self) -> Option<Features> {
-        let (set, n) = (self.held_out.as_ref()?, self.samples.clips.len());
-        let m = set.clips.len();
+        let (set, n) = (self.held_out.as_ref()?, self.samples.sounds.len());
+        let m = set.sounds.len();
         if m < n.div_ceil(2).max(2) {
             return None;
         }
@@ -103,7 +94,7 @@ impl Judged {
     }
 
     /// The Fréchet distance of log-mel spectra.
-    fn frechet(&self) -> Result<Vec<Measure>> {
+    fn frechet(&self, stop: &CancelToken) -> Result<Vec<Measure>> {
         let train = statistics(&self.train.features)?;
         let samples = statistics(&self.samples.features)?;
         let value = frechet_distance(&train, &samples)?;
@@ -112,16 +103,19 @@ impl Judged {
         let floor = floor.map(|real| frechet_distance(&train, &statistics(real)?));
         let mut rng = Rng::stream(self.seed, "Fréchet interval", 0);
         let features = &self.samples.features;
-        let (low, high) = frechet_interval(&train.moments()?, features, 40, 0.95, &mut rng)?;
+        let progress = Progress::new("rounds of the Fréchet distance", ROUNDS, stop);
+        let found = frechet_interval(
+            &train.moments()?,
+            features,
+            ROUNDS,
+            CONFIDENCE,
+            &mut rng,
+            |round| progress.add(round.min(1)),
+        );
         let name = "Fréchet distance (log-mel)";
-        let measure = self
-            .measure(
-                Aspect::Quality,
-                name,
-                (value, floor.transpose()?),
-                Better::Lower,
-            )
-            .with_interval(low, high)
+        let of = (value, floor.transpose()?);
+        let measure = self.measure(Aspect::Quality, name, of, Better::Lower);
+        let measure = unless_stopped(measure, found)?
             .with_explanation("How far means and deviations of mel spectra are from real sounds.")
             .with_command("eval::audio::LogMel, eval::frechet_distance")
             .with_note("No Fréchet audio distance, which is defined on a network's features.");
@@ -133,32 +127,28 @@ impl Judged {
             ),
         };
         Ok(vec![match samples.warning().or(train.warning()) {
-            Some(few) => measure.with_warning(format!("{name}: {few}")),
+            Some(few) => measure.with_warning(few),
             None => measure,
         }])
     }
 
     /// Silence and duration, which are as in the data at best.
     fn plain(&self) -> Result<Vec<Measure>> {
-        let measure = |name: &str, of: fn(&Clip) -> f64| -> Result<Measure> {
-            let values: Vec<f64> = self.samples.clips.iter().map(of).collect();
-            let real: Vec<f64> = self.train.clips.iter().map(of).collect();
+        let measure = |name: &str, of: fn(&Sound) -> f64| -> Result<Measure> {
+            let values: Vec<f64> = self.samples.sounds.iter().map(of).collect();
+            let real: Vec<f64> = self.train.sounds.iter().map(of).collect();
             let n = values.len();
             let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
             let target = Better::Target(mean(&real));
             let measure = self.measure(Aspect::Quality, name, (mean(&values), None), target);
             let mut rng = Rng::stream(self.seed, name, 0);
-            let (low, high) = bootstrap(n, 1000, 0.95, &mut rng, |items| {
+            let found = bootstrap(n, 1000, CONFIDENCE, &mut rng, |items| {
                 Ok(items.iter().map(|i| values[*i]).sum::<f64>() / n as f64)
-            })?;
-            // Equal values have no spread, and few ones too little.
-            Ok(match n >= LEAST && low < high {
-                true => measure.with_interval(low, high),
-                false => measure,
-            })
+            });
+            Ok(with(measure, checked(n, found)).with_command("eval::bootstrap"))
         };
-        let silent = measure("Silence", silence)?;
-        let duration = measure("Mean duration", Clip::seconds)?;
+        let silent = measure("Silence", |sound| sound.silence)?;
+        let duration = measure("Mean duration", |sound| sound.seconds)?;
         Ok(vec![
             silent.with_explanation("The share of frames below −60 dB; that of the data is ideal."),
             duration.with_explanation("In seconds; that of the data is ideal."),
@@ -166,9 +156,8 @@ impl Judged {
     }
 
     fn diversity(&self) -> Result<Vec<Measure>> {
-        let value = mean_pairwise_distance(&self.samples.features)?;
-        let real = mean_pairwise_distance(&self.train.features)?;
-        let half = 1.96 * value.standard_error;
+        let value = pairwise_distance(&self.samples.features, self.seed)?;
+        let real = pairwise_distance(&self.train.features, self.seed)?;
         let name = "Mean pairwise distance (log-mel)";
         let measure = self
             .measure(
@@ -177,10 +166,10 @@ impl Judged {
                 (value.mean, None),
                 Better::Target(real.mean),
             )
-            .with_interval(value.mean - half, value.mean + half)
             .with_explanation("The mean distance of two samples; that of training sounds is ideal.")
             .with_command("eval::mean_pairwise_distance");
-        Ok(vec![measure])
+        let mean = (value.mean, value.standard_error);
+        Ok(vec![of_mean(measure, self.samples.sounds.len(), mean)])
     }
 
     fn originality(&self, book: &mut Book) {
@@ -211,70 +200,47 @@ impl Judged {
                 .with_command("eval::FeatureCopyDetector");
             Ok(vec![measure])
         });
-        if let Some(held_out) = held_out {
-            book.measures("closest records", || {
-                let mut rng = Rng::stream(self.seed, "closest records", 0);
-                let found = closest_records(samples, train, held_out, &mut rng)?;
-                let of = (found.share(), None);
-                let name = "Nearer to training data (log-mel)";
-                let measure = self.measure(Aspect::Originality, name, of, Better::Target(0.5));
-                let (low, high) = found.nearer_train.interval();
-                let tied = 0.5 * found.equal as f64 / samples.len() as f64;
-                Ok(vec![
-                    measure
-                        .with_reference("held-out sounds", found.records)
-                        .with_interval((low + tied).min(1.0), (high + tied).min(1.0))
-                        .with_explanation("The share nearer to training than to held-out sounds.")
-                        .with_command("eval::closest_records"),
-                ])
-            });
-        }
-        book.measures("authenticity", || {
-            let found = authenticity(samples, train)?;
-            let floor = held_out.map(|set| authenticity(set, train)).transpose()?;
-            let of = (found.value(), floor.map(|floor| floor.value()));
-            let (low, high) = found.interval();
-            let measure = self.measure(
-                Aspect::Originality,
-                "Authenticity (log-mel)",
-                of,
-                Better::Higher,
-            );
-            Ok(vec![
-                measure
-                    .with_interval(low, high)
-                    .with_explanation("The share of samples that are no noisy copies.")
-                    .with_command("eval::authenticity"),
-            ])
-        });
+        let originals = Originals {
+            samples,
+            train: (train, self.train.name.as_str()),
+            held_out: self
+                .held_out
+                .as_ref()
+                .map(|set| (&set.features, set.name.as_str())),
+            label: "log-mel",
+            seed: self.seed,
+        };
+        originals.report(book);
     }
 
     /// Adds the first sounds, and the durations of all.
     fn list(&self, book: &mut Book) -> Result<()> {
-        let silent: Vec<f64> = self.samples.clips.iter().map(silence).collect();
-        let mut order: Vec<usize> = (0..silent.len()).collect();
-        order.sort_by(|a, b| silent[*b].total_cmp(&silent[*a]));
-        let title = match silent.len() > LISTED {
+        let sounds = &self.samples.sounds;
+        let mut order: Vec<usize> = (0..sounds.len()).collect();
+        order.sort_by(|a, b| sounds[*b].silence.total_cmp(&sounds[*a].silence));
+        let title = match sounds.len() > LISTED {
             true => format!("The {LISTED} sounds with the most silence"),
             false => "Sounds".to_string(),
         };
         let mut table = Table::new(title, ["file", "seconds", "silent frames"]);
         for row in order.into_iter().take(LISTED) {
-            let (clip, name) = (&self.samples.clips[row], &self.samples.names[row]);
-            let share = format!("{:.1}%", 100.0 * silent[row]);
-            table.push([name.clone(), format!("{:.2}", clip.seconds()), share])?;
+            let (sound, name) = (sounds[row], &self.samples.names[row]);
+            let share = format!("{:.1}%", 100.0 * sound.silence);
+            table.push([name.clone(), format!("{:.2}", sound.seconds), share])?;
         }
+        let shown = book.attempt("sounds to play", || {
+            let files = self.samples.files.iter().zip(&self.samples.names);
+            let shown = files.take(SHOWN).map(|(file, name)| {
+                let clip = wav::read(file)?;
+                let most = SHOWN_SECONDS * clip.rate as usize;
+                let samples = &clip.samples[..clip.samples.len().min(most)];
+                SoundSample::new(name.as_str(), samples, clip.rate)
+            });
+            shown.collect::<Result<Vec<_>>>()
+        });
         let section = book.section("Sounds");
-        for (clip, name) in self
-            .samples
-            .clips
-            .iter()
-            .zip(&self.samples.names)
-            .take(SHOWN)
-        {
-            let most = SHOWN_SECONDS * clip.rate as usize;
-            let samples = &clip.samples[..clip.samples.len().min(most)];
-            section.add(SoundSample::new(name.as_str(), samples, clip.rate)?);
+        for sound in shown.into_iter().flatten() {
+            section.add(sound);
         }
         section.add(table);
         Ok(())

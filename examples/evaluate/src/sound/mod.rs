@@ -22,10 +22,38 @@ use judge::Judged;
 use std::path::{Path, PathBuf};
 use wav::Clip;
 
+/// Seconds of a frame, and the root mean square below which it is silent (−60 dB).
+const FRAME: f64 = 0.02;
+const SILENCE: f64 = 1e-3;
+
+/// What is kept of a sound; its samples are not, so that memory does not grow with its length.
+#[derive(Clone, Copy)]
+struct Sound {
+    seconds: f64,
+    /// The share of frames that are silent.
+    silence: f64,
+}
+
+impl Sound {
+    fn of(clip: &Clip) -> Self {
+        let frame = ((FRAME * f64::from(clip.rate)) as usize).max(1);
+        let is_silent = |frame: &&[f32]| {
+            let power: f64 = frame.iter().map(|x| f64::from(*x).powi(2)).sum();
+            (power / frame.len() as f64).sqrt() < SILENCE
+        };
+        let frames = clip.samples.chunks(frame);
+        let count = frames.len() as f64;
+        Self {
+            seconds: clip.samples.len() as f64 / f64::from(clip.rate),
+            silence: frames.filter(is_silent).count() as f64 / count,
+        }
+    }
+}
+
 /// Sounds with their features; there is at least one.
 struct Sounds {
     name: String,
-    clips: Vec<Clip>,
+    sounds: Vec<Sound>,
     names: Vec<String>,
     files: Vec<PathBuf>,
     features: Features,
@@ -44,7 +72,7 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
         let progress = Progress::new("reading sounds", files.len(), book.stop());
         let mut found = Sounds {
             name: path.display().to_string(),
-            clips: vec![],
+            sounds: vec![],
             names: vec![],
             files: vec![],
             features: Features::empty(log_mel.width())?,
@@ -62,14 +90,15 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
                     let reason = format!("{} Hz, where the data has {rate} Hz", clip.rate);
                     return Err(Error::data(file, DataFault::Mismatch(reason)));
                 }
-                let data = TensorData::new(clip.samples.clone(), [1, 1, clip.samples.len()]);
+                let (sound, shape) = (Sound::of(&clip), [1, 1, clip.samples.len()]);
+                let data = TensorData::new(clip.samples, shape);
                 let features = log_mel.extract(Tensor::<3>::from_data(data, &device))?;
-                Ok((clip, Features::from_tensor(&features)?))
+                Ok((sound, Features::from_tensor(&features)?))
             });
             match clip {
-                Ok((clip, features)) => {
+                Ok((sound, features)) => {
                     found.features.append(&features)?;
-                    found.clips.push(clip);
+                    found.sounds.push(sound);
                     found.names.push(name);
                     found.files.push(file.clone());
                 }
@@ -80,7 +109,7 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
             }
         }
         match failed {
-            Some(first) if found.clips.is_empty() => {
+            Some(first) if found.sounds.is_empty() => {
                 let reason = format!("none of its sounds can be used; the first: {first}");
                 Err(Error::data(path, DataFault::Empty(reason)))
             }
@@ -103,14 +132,14 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
         None => train.split(),
     };
     let samples = read(path, book)?.drawn(options.samples, options.seed);
-    let n = samples.clips.len();
+    let n = samples.sounds.len();
     book.fact(
         "Subject",
         format!("{}, {n} sounds at {rate} Hz", path.display()),
     );
     book.fact(
         "Reference",
-        format!("{} ({})", train.name, train.clips.len()),
+        format!("{} ({})", train.name, train.sounds.len()),
     );
     book.fact("Seed", options.seed.to_string());
     if held_out.is_none() {
@@ -147,7 +176,7 @@ impl Sounds {
     fn select(&self, rows: &[usize], name: String) -> Self {
         Self {
             name,
-            clips: rows.iter().map(|row| self.clips[*row].clone()).collect(),
+            sounds: rows.iter().map(|row| self.sounds[*row]).collect(),
             names: rows.iter().map(|row| self.names[*row].clone()).collect(),
             files: rows.iter().map(|row| self.files[*row].clone()).collect(),
             features: self.features.select(rows),
@@ -156,7 +185,7 @@ impl Sounds {
 
     /// Holds out a tenth, always the same; nothing of fewer than ten sounds.
     fn split(self) -> (Self, Option<Self>) {
-        let n = self.clips.len();
+        let n = self.sounds.len();
         if n < 10 {
             return (self, None);
         }
@@ -169,7 +198,7 @@ impl Sounds {
 
     /// At most `most` sounds, drawn at random.
     fn drawn(self, most: Option<u32>, seed: u64) -> Self {
-        let n = self.clips.len();
+        let n = self.sounds.len();
         match most.map(|most| most as usize).filter(|most| *most < n) {
             Some(most) => {
                 let mut rows = Rng::stream(seed, "sounds", 0).permutation(n);

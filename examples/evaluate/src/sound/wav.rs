@@ -19,12 +19,6 @@ pub(crate) struct Clip {
     pub(crate) rate: u32,
 }
 
-impl Clip {
-    pub(crate) fn seconds(&self) -> f64 {
-        self.samples.len() as f64 / f64::from(self.rate)
-    }
-}
-
 /// Reads a file.
 ///
 /// # Errors

@@ -1,15 +1,18 @@
 //! Quality and diversity of texts without a model.
 
 use super::source::Texts;
-use crate::{Part, book::Book};
+use crate::{
+    Part,
+    book::Book,
+    interval::{Draw, Interval, Rounds, with},
+};
 use aigc_core::{
     Result,
     eval::{
-        Proportion, centred_bootstrap,
+        Proportion,
         report::{Aspect, Better, Measure},
         text::{SelfBleu, Tokenizer, corpus_distinct_n, end_loop_share, rep_diversity, seq_rep_n},
     },
-    rng::Rng,
 };
 use std::collections::HashMap;
 
@@ -23,10 +26,10 @@ pub(crate) struct Judged<'a> {
     pub(crate) seed: u64,
 }
 
-/// Texts from which on there are intervals.
-const LEAST: usize = 5;
-/// Words that all rounds of a bootstrap read, about.
+/// Words that all rounds of an interval read, about.
 const WORK: usize = 5_000_000;
+/// How often self-BLEU reads them: n-grams of 4 lengths, twice.
+const SELF_BLEU: usize = 8;
 
 /// Shortest part and number of repeats of a text that ends in a loop (Holtzman et al. 2020).
 const LOOP: (usize, usize) = (2, 3);
@@ -56,7 +59,20 @@ impl Judged<'_> {
             };
             Ok((all(&samples)?, real.as_deref().map(all).transpose()?))
         };
-        let interval = |value: Value<'_>| self.interval(&samples, value);
+        let words: usize = samples.iter().map(Vec::len).sum();
+        let stop = book.stop().clone();
+        let interval = |draw: Draw, (most, times): (f64, usize), value: Value<'_>| {
+            let rounds = Rounds {
+                texts: samples.len(),
+                rounds: (WORK / times / words.max(1)).clamp(20, 200),
+                seed: self.seed,
+                stop: &stop,
+            };
+            rounds.interval(draw, most, |items| {
+                let drawn: Vec<&[usize]> = items.iter().map(|i| samples[*i].as_slice()).collect();
+                value(&drawn)
+            })
+        };
         if book.wants(Part::Quality) {
             book.measures("repetition", || {
                 let repetition = |texts: &[&[usize]]| seq_rep_n::<usize>(texts, 4);
@@ -73,7 +89,7 @@ impl Judged<'_> {
                             repeated,
                             Better::Lower,
                         ),
-                        interval(&repetition),
+                        interval(Draw::Repeated, (1.0, 1), &repetition),
                     )
                     .with_explanation("The share of repeated 4-grams of words within a text.")
                     .with_command("eval::text::seq_rep_n"),
@@ -99,7 +115,7 @@ impl Judged<'_> {
                 let name = format!("distinct-{n}");
                 let measure = self.measure(Aspect::Diversity, &name, found, Better::Higher);
                 Ok(vec![
-                    with(measure, interval(&distinct))
+                    with(measure, interval(Draw::Half, (1.0, 1), &distinct))
                         .with_explanation("The share of different n-grams of words in all texts.")
                         .with_command("eval::text::corpus_distinct_n"),
                 ])
@@ -111,38 +127,28 @@ impl Judged<'_> {
             let name = "Diversity (1 − rep-2…4)";
             let measure = self.measure(Aspect::Diversity, name, found, Better::Higher);
             Ok(vec![
-                with(measure, interval(&diversity))
+                with(measure, interval(Draw::Repeated, (1.0, 3), &diversity))
                     .with_explanation("1 without repeated n-grams of 2 to 4 words within texts.")
                     .with_command("eval::text::rep_diversity"),
             ])
         });
-        // A text that a bootstrap draws twice is its own reference: there is no interval.
         book.measures("self-BLEU", || {
-            let found = both(&|texts| Ok(SelfBleu::default().score_tokens::<usize>(texts)?.score))?;
+            let config = SelfBleu::default();
+            let bleu = |texts: &[&[usize]]| -> Result<f64> {
+                Ok(config.score_tokens::<usize>(texts)?.score)
+            };
+            let found = both(&bleu)?;
+            let measure = self.measure(Aspect::Diversity, "self-BLEU", found, Better::Lower);
+            let found: Interval = match samples.len() > config.max_texts {
+                true => Err(format!("the value is of {} texts", config.max_texts)),
+                false => interval(Draw::Half, (100.0, SELF_BLEU), &bleu),
+            };
             Ok(vec![
-                self.measure(Aspect::Diversity, "self-BLEU", found, Better::Lower)
+                with(measure, found)
                     .with_explanation("How much texts resemble each other, 0 to 100.")
                     .with_command("eval::text::SelfBleu"),
             ])
         });
-    }
-
-    /// The interval of a share; none for few texts, or if all rounds are equal.
-    fn interval(&self, texts: &[Vec<usize>], value: Value<'_>) -> Option<(f64, f64)> {
-        let n = texts.len();
-        if n < LEAST {
-            return None;
-        }
-        let words: usize = texts.iter().map(Vec::len).sum();
-        let rounds = (WORK / words.max(1)).clamp(20, 200);
-        let mut rng = Rng::stream(self.seed, "texts of a round", 0);
-        // A round may have short texts alone, without any n-gram.
-        let found = centred_bootstrap(n, rounds, 0.95, &mut rng, |items| {
-            let drawn: Vec<&[usize]> = items.iter().map(|i| texts[*i].as_slice()).collect();
-            value(&drawn)
-        });
-        let (low, high) = found.ok()?;
-        (low < high).then(|| (low.clamp(0.0, 1.0), high.clamp(0.0, 1.0)))
     }
 
     fn measure(
@@ -161,17 +167,10 @@ impl Judged<'_> {
                     "Real data: {} held-out passages of the length of the samples.",
                     real.len()
                 )),
-            _ => measure,
+            _ => measure.with_note("No value of real data: there is too little held-out text."),
         }
     }
 }
 
 /// A measure of texts, as numbers of words.
 type Value<'a> = &'a dyn Fn(&[&[usize]]) -> Result<f64>;
-
-fn with(measure: Measure, interval: Option<(f64, f64)>) -> Measure {
-    match interval {
-        Some((low, high)) => measure.with_interval(low, high),
-        None => measure,
-    }
-}

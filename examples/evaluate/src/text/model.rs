@@ -2,14 +2,19 @@
 
 use super::{
     FEW, LEAST_CHARACTERS,
+    memorisation::memorisation,
     source::{Texts, passages},
 };
-use crate::{Part, book::Book};
+use crate::{
+    Part,
+    book::Book,
+    interval::{CONFIDENCE, checked, with},
+};
 use aigc_core::{
     CancelToken, Error, Result,
     burn::tensor::{Device, Int, Tensor, TensorData},
     eval::{
-        Features, bootstrap, memorization,
+        Features, bootstrap,
         report::{Aspect, Better, Measure},
         text::MauveConfig,
     },
@@ -28,6 +33,8 @@ const PIECES: usize = 64;
 const CHARACTERS: [usize; 3] = [2000, 500, 100];
 /// Enough pieces for an interval.
 const ENOUGH: usize = 8;
+/// Rounds of the intervals.
+const ROUNDS: usize = 1000;
 
 /// A language model with its tokenizer.
 pub(crate) struct TextModel {
@@ -140,7 +147,7 @@ impl TextModel {
             && let Some(real) = real
         {
             book.measures("MAUVE", || {
-                self.mauve(samples, real, (train, held_out), &stop)
+                self.mauve(samples, real, (train, held_out), seed, &stop)
             });
         }
         if let Some(losses) = &losses
@@ -151,28 +158,10 @@ impl TextModel {
                 let mean = |pieces: &[Piece]| -> Vec<f64> {
                     pieces.iter().map(|p| p.nats / p.tokens as f64).collect()
                 };
-                let found = memorization(&mean(&of_train), &mean(losses))?;
-                let measure = Measure::new(
-                    Aspect::Originality,
-                    "Memorisation (AUC)",
-                    found.auc,
-                    Better::Target(0.5),
-                    of_train.len(),
-                )
-                .with_reference(held_out.name.as_str(), losses.len())
-                .with_explanation(
-                    "How often a piece of training text has a smaller loss than a held-out one.",
-                )
-                .with_command("eval::memorization")
-                .with_note(format!(
-                    "Mean loss of a token: training {:.3}, held out {:.3} nats; gap {:.3} ({:.3} \
-                     to {:.3}). Pieces of {length} characters.",
-                    found.train.mean,
-                    found.held_out.mean,
-                    found.gap,
-                    found.gap_interval.0,
-                    found.gap_interval.1
-                ));
+                let (of_train, losses) = (mean(&of_train), mean(losses));
+                let measure = memorisation(&of_train, &losses)?
+                    .with_reference(held_out.name.as_str(), losses.len())
+                    .with_note(format!("Pieces of {length} characters."));
                 Ok(vec![measure])
             });
         }
@@ -213,12 +202,16 @@ impl TextModel {
         let all: Vec<usize> = (0..pieces.len()).collect();
         let interval = |of: &dyn Fn(&[usize]) -> f64| {
             let mut rng = Rng::stream(seed, "pieces", 0);
-            bootstrap(pieces.len(), 1000, 0.95, &mut rng, |rows| Ok(of(rows)))
+            bootstrap(pieces.len(), ROUNDS, CONFIDENCE, &mut rng, |rows| {
+                Ok(of(rows))
+            })
         };
         let tokens: usize = pieces.iter().map(|piece| piece.tokens).sum();
         // An interval of very few pieces would be far too narrow.
-        let with = |measure: Measure, (low, high): (f64, f64)| match pieces.len() {
-            0..ENOUGH => measure,
+        let bounded = |measure: Measure, (low, high): (f64, f64)| match pieces.len() {
+            0..ENOUGH => measure.with_note(format!(
+                "No interval: there are fewer than {ENOUGH} pieces."
+            )),
             _ => measure.with_interval(low, high),
         };
         let (low, high) = interval(&per_token)?;
@@ -229,7 +222,7 @@ impl TextModel {
             Better::Lower,
             tokens,
         );
-        let perplexity = with(perplexity, (low.exp(), high.exp()))
+        let perplexity = bounded(perplexity, (low.exp(), high.exp()))
             .with_explanation(
                 "How many tokens the model hesitates between; depends on the tokenizer.",
             )
@@ -243,12 +236,12 @@ impl TextModel {
             Better::Lower,
             characters,
         );
-        let bits = with(bits_measure, (low, high))
+        let bits = bounded(bits_measure, (low, high))
             .with_explanation("Comparable between tokenizers.")
             .with_command("aigc_text::Perplexity::bits_per_character");
         let perplexity = match pieces.len() {
             0..ENOUGH => perplexity.with_warning(format!(
-                "The held-out text has {} of the {ENOUGH} pieces that an interval needs: \
+                "the held-out text has {} of the {ENOUGH} pieces that an interval needs: \
                  perplexity and bits per character are rough.",
                 pieces.len()
             )),
@@ -264,6 +257,7 @@ impl TextModel {
             measure
                 .with_reference(held_out.name.as_str(), pieces.len())
                 .with_note(note.as_str())
+                .with_note("No value of real data: it is of the model, not of its texts.")
         };
         Ok(vec![finish(perplexity), finish(bits)])
     }
@@ -274,6 +268,7 @@ impl TextModel {
         samples: &Texts,
         real: &[String],
         (train, held_out): (&Texts, &Texts),
+        seed: u64,
         stop: &CancelToken,
     ) -> Result<Vec<Measure>> {
         let config = MauveConfig::default();
@@ -284,6 +279,10 @@ impl TextModel {
         let others = passages(train, real.len(), length);
         let floor = config.compute(&self.features(&others, stop)?, &features)?;
         let n = samples.texts.len();
+        let (p, q) = (&found.p_counts, &found.q_counts);
+        let mut rng = Rng::stream(seed, "MAUVE", 0);
+        let interval = config.interval_from_counts(p, q, ROUNDS, CONFIDENCE, &mut rng);
+        let interval = checked(n.min(real.len()), interval);
         let measure = Measure::new(Aspect::Quality, "MAUVE", found.mauve, Better::Higher, n)
             .with_floor(floor.mauve)
             .with_reference(held_out.name.as_str(), real.len())
@@ -293,11 +292,13 @@ impl TextModel {
             .with_command("eval::text::MauveConfig::compute")
             .with_note(
                 "In the last hidden state of the judged model itself: comparable only with itself. \
-                 Real data: training passages.",
+                 Real data: training passages. The interval is for these clusters; how they would \
+                 differ for other texts is left out.",
             );
+        let measure = with(measure, interval);
         Ok(vec![match n.min(real.len()) < 10 * FEW {
             true => measure.with_warning(format!(
-                "MAUVE of {n} texts is noisy; published values are of 5,000."
+                "{n} texts give a noisy value; published ones are of 5,000."
             )),
             false => measure,
         }])

@@ -1,25 +1,33 @@
 //! What of the texts is in the training text.
 
 use super::source::Texts;
-use crate::{Part, book::Book};
+use crate::{
+    Part,
+    book::Book,
+    interval::{CONFIDENCE, checked, with},
+};
 use aigc_core::{
     Result,
     eval::{
         CopiedSpan, OriginalityConfig, TextIndex, TextIndexConfig, TextOriginality,
         report::{Aspect, Better, Measure, Table, TextSample},
     },
+    rng::Rng,
 };
 
 /// Texts that are shown.
 const SHOWN: usize = 8;
 /// Characters of the n-grams of the measure.
 const NGRAM: usize = 20;
+/// Rounds of the intervals.
+const ROUNDS: usize = 1000;
 
 /// Adds copied passages, the overlap of n-grams, and texts with what is copied marked.
 pub(crate) fn originality(
     samples: &Texts,
     train: &Texts,
     real: Option<&[String]>,
+    seed: u64,
     book: &mut Book,
 ) {
     let index = match book.wants(Part::Originality) {
@@ -29,7 +37,7 @@ pub(crate) fn originality(
         false => None,
     };
     if let Some(index) = &index {
-        compare(index, samples, train, real, book);
+        compare(index, (samples, train, real), seed, book);
     }
     let shown = book.attempt("texts with copied passages", || {
         marked(samples, train, index.as_ref())
@@ -48,9 +56,8 @@ pub(crate) fn originality(
 
 fn compare(
     index: &TextIndex,
-    samples: &Texts,
-    train: &Texts,
-    real: Option<&[String]>,
+    (samples, train, real): (&Texts, &Texts, Option<&[String]>),
+    seed: u64,
     book: &mut Book,
 ) {
     let config = OriginalityConfig::default();
@@ -72,25 +79,35 @@ fn compare(
             Some(floor) => measure
                 .with_floor(floor)
                 .with_note("Real data: held-out passages of the length of the samples."),
-            None => measure,
+            None => measure.with_note("No value of real data: there is too little held-out text."),
         }
     };
     let least = config.min_span_characters;
-    let copied = measure("Copied characters".into(), &TextOriginality::copied_share);
-    let copied = copied.with_explanation(format!(
-        "The share of characters in passages of at least {least} characters of the training text."
-    ));
+    book.measures("copied characters", || {
+        let mut rng = Rng::stream(seed, "copied characters", 0);
+        let interval = found.copied_interval(ROUNDS, CONFIDENCE, &mut rng);
+        let interval = checked(found.texts, interval);
+        let copied = measure("Copied characters".into(), &TextOriginality::copied_share);
+        Ok(vec![with(copied, interval).with_explanation(format!(
+            "The share of characters in passages of at least {least} characters of the training \
+             text."
+        ))])
+    });
     let share = |of: &TextOriginality, length: usize| {
         let ngrams = of.ngrams.iter().find(|(n, _)| *n == length);
         ngrams.and_then(|(_, overlap)| overlap.share())
     };
-    let ngrams = measure(format!("Copied {NGRAM}-grams"), &|of| share(of, NGRAM));
-    let ngrams =
-        ngrams.with_explanation("The share of n-grams of characters of the training text.");
-    book.measure(copied);
     // Texts may be shorter than that.
     if share(&found, NGRAM).is_some() {
-        book.measure(ngrams);
+        book.measures("copied n-grams", || {
+            let mut rng = Rng::stream(seed, "copied n-grams", 0);
+            let interval = found.ngram_interval(NGRAM, ROUNDS, CONFIDENCE, &mut rng);
+            let interval = checked(found.texts, interval);
+            let ngrams = measure(format!("Copied {NGRAM}-grams"), &|of| share(of, NGRAM));
+            Ok(vec![with(ngrams, interval).with_explanation(
+                "The share of n-grams of characters of the training text.",
+            )])
+        });
     }
     let table = book.attempt("overlap of n-grams", || {
         let columns = ["characters", "samples", "held-out text"];

@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// Documents from which whole ones are held out.
 const MANY: usize = 10;
+/// Size of all documents, in bytes: what an index of copied passages holds in 8 GiB.
+const MAX_BYTES: u64 = 1_500_000_000;
 
 /// Texts with their names; there is at least one.
 #[derive(Clone, Debug)]
@@ -23,6 +25,16 @@ impl Texts {
     /// that names them.
     pub(crate) fn documents(path: &Path, book: &mut Book) -> Result<Self> {
         let files = Content::Texts.files(path)?;
+        // Before any is read. What has no size fails below.
+        let sizes = files.iter().filter_map(|file| std::fs::metadata(file).ok());
+        let bytes: u64 = sizes.map(|about| about.len()).sum();
+        if bytes > MAX_BYTES {
+            return Err(Error::argument(
+                "texts",
+                format!("{bytes} bytes in {}", path.display()),
+                format!("at most {MAX_BYTES} in all: give a part of them"),
+            ));
+        }
         let (mut broken, mut failed) = (Vec::new(), None);
         let mut found = Self {
             name: path.display().to_string(),
@@ -121,10 +133,10 @@ impl Texts {
             }
             return (train, held_out);
         }
-        for (text, name) in self.texts.iter().zip(&self.names) {
-            let (first, last) = text.split_at(nine_tenths(text));
-            for (part, text) in [(&mut train, first), (&mut held_out, last)] {
-                part.texts.push(text.into());
+        for (mut text, name) in self.texts.into_iter().zip(self.names) {
+            let last = text.split_off(nine_tenths(&text));
+            for (part, text) in [(&mut train, text), (&mut held_out, last)] {
+                part.texts.push(text);
                 part.names.push(name.clone());
             }
         }

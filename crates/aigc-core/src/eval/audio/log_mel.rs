@@ -119,19 +119,25 @@ impl LogMel {
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there are too few samples for a
     /// frame.
     pub fn spectrogram(&self, samples: &[f32]) -> Result<Vec<f64>> {
-        let mut spectrum = self.stft.power(samples)?;
-        if self.config.power == 1 {
-            spectrum.iter_mut().for_each(|value| *value = value.sqrt());
-        }
-        let frames = spectrum.chunks_exact(self.stft.bins());
-        let rows = frames.flat_map(|frame| {
-            self.filters.iter().map(move |(first, weights)| {
+        let mut rows = Vec::new();
+        self.for_each_row(samples, |row| rows.extend_from_slice(row))?;
+        Ok(rows)
+    }
+
+    /// Calls `each` with the row of every frame, `n_mels` wide.
+    fn for_each_row(&self, samples: &[f32], mut each: impl FnMut(&[f64])) -> Result<()> {
+        let mut row = vec![0.0; self.filters.len()];
+        self.stft.for_each_frame(samples, |frame| {
+            for (value, (first, weights)) in row.iter_mut().zip(&self.filters) {
                 let bins = frame[*first..].iter().zip(weights);
-                let energy: f64 = bins.map(|(value, weight)| value * weight).sum();
-                energy.max(self.config.floor).ln()
-            })
-        });
-        Ok(rows.collect())
+                let energy: f64 = match self.config.power {
+                    1 => bins.map(|(power, weight)| power.sqrt() * weight).sum(),
+                    _ => bins.map(|(power, weight)| power * weight).sum(),
+                };
+                *value = energy.max(self.config.floor).ln();
+            }
+            each(&row);
+        })
     }
 
     /// The frames of all clips as features, `n_mels` wide.
@@ -145,8 +151,9 @@ impl LogMel {
     pub fn frames(&self, waveforms: &Tensor<3>) -> Result<Features> {
         let mut values = Vec::new();
         for samples in mono(waveforms)? {
-            let spectrogram = self.spectrogram(&samples)?;
-            values.extend(spectrogram.iter().map(|value| *value as f32));
+            self.for_each_row(&samples, |row| {
+                values.extend(row.iter().map(|value| *value as f32));
+            })?;
         }
         Features::new(values, self.config.mel.n_mels)
     }
@@ -178,22 +185,20 @@ impl FeatureExtractor<3> for LogMel {
         let n_mels = self.config.mel.n_mels;
         let mut rows: Vec<f32> = Vec::with_capacity(samples.dims()[0] * self.width());
         for clip in mono(&samples)? {
-            let spectrogram = self.spectrogram(&clip)?;
-            let frames = (spectrogram.len() / n_mels) as f64;
-            let mut means = vec![0.0; n_mels];
-            for frame in spectrogram.chunks_exact(n_mels) {
-                for (mean, value) in means.iter_mut().zip(frame) {
-                    *mean += value / frames;
+            // Means, and sums of squared deviations from them (Welford 1962).
+            let (mut means, mut squares) = (vec![0.0; n_mels], vec![0.0; n_mels]);
+            let mut frames = 0.0;
+            self.for_each_row(&clip, |row| {
+                frames += 1.0;
+                for ((mean, square), value) in means.iter_mut().zip(&mut squares).zip(row) {
+                    let before = value - *mean;
+                    *mean += before / frames;
+                    *square += before * (value - *mean);
                 }
-            }
-            let mut variances = vec![0.0; n_mels];
-            for frame in spectrogram.chunks_exact(n_mels) {
-                for ((variance, value), mean) in variances.iter_mut().zip(frame).zip(&means) {
-                    *variance += (value - mean).powi(2) / frames;
-                }
-            }
+            })?;
             rows.extend(means.iter().map(|mean| *mean as f32));
-            rows.extend(variances.iter().map(|variance| variance.sqrt() as f32));
+            let deviations = squares.iter().map(|square| (square / frames).sqrt() as f32);
+            rows.extend(deviations);
         }
         let shape = [samples.dims()[0], self.width()];
         Ok(Tensor::from_data(

@@ -5,6 +5,8 @@ use crate::{Result, check::ensure};
 
 /// Limit on the number of filters.
 const MAX_MELS: usize = 4096;
+/// Limit on the number of weights of all filters, in 1 GiB of memory.
+const MAX_WEIGHTS: usize = 1 << 27;
 
 /// A scale of perceived pitch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +82,8 @@ impl MelScale {
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) if a number is 0, there are more than 4,096 filters, the
-/// transform is longer than 2²⁰, or the frequencies are not `0 ≤ f_min < f_max ≤ sample_rate / 2`.
+/// transform is longer than 2²⁰, there are more than 2²⁷ weights, or the frequencies are not
+/// `0 ≤ f_min < f_max ≤ sample_rate / 2`.
 pub fn mel_filters(config: &MelConfig) -> Result<Vec<f64>> {
     let MelConfig {
         n_fft,
@@ -95,6 +98,13 @@ pub fn mel_filters(config: &MelConfig) -> Result<Vec<f64>> {
         let expected = format!("1 to {most}");
         ensure((1..=most).contains(&value), field, value, &expected)?;
     }
+    let bins = n_fft / 2 + 1;
+    ensure(
+        n_mels * bins <= MAX_WEIGHTS,
+        "n_mels",
+        n_mels,
+        &format!("at most {} for {bins} frequencies", MAX_WEIGHTS / bins),
+    )?;
     ensure(
         f_max > 0.0 && f_max <= rate / 2.0,
         "f_max",
@@ -113,7 +123,6 @@ pub fn mel_filters(config: &MelConfig) -> Result<Vec<f64>> {
     );
     let step = (high - low) / (n_mels + 1) as f64;
     let corner = |i: usize| config.scale.to_hertz(low + step * i as f64);
-    let bins = n_fft / 2 + 1;
     let mut filters = Vec::with_capacity(n_mels * bins);
     for mel in 0..n_mels {
         let [left, centre, right] = [corner(mel), corner(mel + 1), corner(mel + 2)];
@@ -185,6 +194,14 @@ mod tests {
             (
                 MelConfig {
                     n_mels: usize::MAX,
+                    ..good
+                },
+                "n_mels",
+            ),
+            (
+                MelConfig {
+                    n_mels: MAX_MELS,
+                    n_fft: MAX_FFT,
                     ..good
                 },
                 "n_mels",

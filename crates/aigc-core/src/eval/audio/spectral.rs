@@ -22,10 +22,7 @@ pub fn spectral_convergence(
     targets: &Tensor<3>,
     stft: &Stft,
 ) -> Result<Vec<f64>> {
-    Ok(powers(estimates, targets, stft)?
-        .iter()
-        .map(convergence)
-        .collect())
+    distances(estimates, targets, stft, convergence)
 }
 
 /// Mean of `|ln |S| − ln |Ŝ||` of each clip over all channels, frames and frequencies (Arik et al.
@@ -41,10 +38,7 @@ pub fn log_magnitude_distance(
     targets: &Tensor<3>,
     stft: &Stft,
 ) -> Result<Vec<f64>> {
-    Ok(powers(estimates, targets, stft)?
-        .iter()
-        .map(log_magnitude)
-        .collect())
+    distances(estimates, targets, stft, log_magnitude)
 }
 
 /// Log-spectral distance of each clip in decibels: the root mean square over frequencies of
@@ -61,7 +55,7 @@ pub fn log_spectral_distance(
     targets: &Tensor<3>,
     stft: &Stft,
 ) -> Result<Vec<f64>> {
-    let decibels = |pair: &Pair| {
+    distances(estimates, targets, stft, |pair| {
         let frames = pair.estimate.chunks_exact(stft.bins());
         let frames = frames.zip(pair.target.chunks_exact(stft.bins()));
         let each = frames.map(|(estimate, target)| {
@@ -70,11 +64,7 @@ pub fn log_spectral_distance(
             (squares.sum::<f64>() / stft.bins() as f64).sqrt()
         });
         each.sum::<f64>() / (pair.target.len() / stft.bins()) as f64
-    };
-    Ok(powers(estimates, targets, stft)?
-        .iter()
-        .map(decibels)
-        .collect())
+    })
 }
 
 /// [`spectral_convergence`] plus [`log_magnitude_distance`] of each clip, averaged over
@@ -93,9 +83,10 @@ pub fn multi_resolution_stft(
     ensure_argument(!resolutions.is_empty(), "resolutions", 0, "at least 1")?;
     let mut sums = vec![0.0; targets.dims()[0]];
     for stft in resolutions {
-        let pairs = powers(estimates, targets, stft)?;
-        for (sum, pair) in sums.iter_mut().zip(&pairs) {
-            *sum += convergence(pair) + log_magnitude(pair);
+        let both = |pair: &Pair| convergence(pair) + log_magnitude(pair);
+        let each = distances(estimates, targets, stft, both)?;
+        for (sum, distance) in sums.iter_mut().zip(each) {
+            *sum += distance;
         }
     }
     Ok(sums
@@ -122,7 +113,13 @@ struct Pair {
     target: Vec<f64>,
 }
 
-fn powers(estimates: &Tensor<3>, targets: &Tensor<3>, stft: &Stft) -> Result<Vec<Pair>> {
+/// `distance` of each pair of clips.
+fn distances(
+    estimates: &Tensor<3>,
+    targets: &Tensor<3>,
+    stft: &Stft,
+    distance: impl Fn(&Pair) -> f64,
+) -> Result<Vec<f64>> {
     let (estimates, targets) = pairs(estimates, targets)?;
     let power = |channels: &Vec<Vec<f32>>| -> Result<Vec<f64>> {
         let mut all = Vec::new();
@@ -131,16 +128,16 @@ fn powers(estimates: &Tensor<3>, targets: &Tensor<3>, stft: &Stft) -> Result<Vec
         }
         Ok(all)
     };
-    estimates
+    let each = estimates
         .iter()
         .zip(&targets)
-        .map(|(estimate, target)| -> Result<Pair> {
-            Ok(Pair {
+        .map(|(estimate, target)| -> Result<f64> {
+            Ok(distance(&Pair {
                 estimate: power(estimate)?,
                 target: power(target)?,
-            })
-        })
-        .collect()
+            }))
+        });
+    each.collect()
 }
 
 fn convergence(pair: &Pair) -> f64 {

@@ -98,26 +98,43 @@ impl Stft {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are too few samples for the padding, or for a frame.
     pub fn power(&self, samples: &[f32]) -> Result<Vec<f64>> {
-        let padded = self.padded(samples)?;
+        let mut power = Vec::new();
+        self.for_each_frame(samples, |frame| power.extend_from_slice(frame))?;
+        Ok(power)
+    }
+
+    /// Calls `each` with the squared magnitudes of every frame, `bins` of them. Memory does not
+    /// grow with the number of samples.
+    ///
+    /// # Errors
+    /// As [`power`](Self::power).
+    pub(super) fn for_each_frame(
+        &self,
+        samples: &[f32],
+        mut each: impl FnMut(&[f64]),
+    ) -> Result<()> {
+        let (len, value) = self.padded(samples)?;
         let mut frame = self.fft.make_input_vec();
         let mut spectrum = self.fft.make_output_vec();
         let mut scratch = self.fft.make_scratch_vec();
-        let frames = (padded.len() - frame.len()) / self.hop_length + 1;
-        let mut power = Vec::with_capacity(frames * self.bins());
-        for index in 0..frames {
-            let samples = &padded[index * self.hop_length..];
-            for ((value, sample), weight) in frame.iter_mut().zip(samples).zip(&self.window) {
-                *value = sample * weight;
+        let mut power = vec![0.0; self.bins()];
+        for begin in (0..=len - frame.len()).step_by(self.hop_length) {
+            for (i, (sample, weight)) in frame.iter_mut().zip(&self.window).enumerate() {
+                *sample = value(begin + i) * weight;
             }
             self.fft
                 .process_with_scratch(&mut frame, &mut spectrum, &mut scratch)
                 .map_err(Error::other)?;
-            power.extend(spectrum.iter().map(|value| value.norm_sqr()));
+            for (power, value) in power.iter_mut().zip(&spectrum) {
+                *power = value.norm_sqr();
+            }
+            each(&power);
         }
-        Ok(power)
+        Ok(())
     }
 
-    fn padded(&self, samples: &[f32]) -> Result<Vec<f64>> {
+    /// The length of the padded signal, and its value at each place.
+    fn padded<'a>(&self, samples: &'a [f32]) -> Result<(usize, impl Fn(usize) -> f64 + use<'a>)> {
         let (len, n_fft) = (samples.len(), self.window.len());
         let side = match self.padding {
             Padding::None => 0,
@@ -134,16 +151,17 @@ impl Stft {
             len,
             &format!("at least {least} for frames of {n_fft}"),
         )?;
-        let value = |i: usize| {
+        let padding = self.padding;
+        let value = move |i: usize| {
             let inside = |i: usize| f64::from(samples[i]);
             match i.checked_sub(side) {
                 Some(i) if i < len => inside(i),
-                _ if self.padding == Padding::Zeros => 0.0,
+                _ if padding == Padding::Zeros => 0.0,
                 Some(i) => inside(2 * (len - 1) - i),
                 None => inside(side - i),
             }
         };
-        Ok((0..len + 2 * side).map(value).collect())
+        Ok((len + 2 * side, value))
     }
 }
 

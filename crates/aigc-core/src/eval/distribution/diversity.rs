@@ -94,8 +94,9 @@ pub struct ClassSpread {
 /// all classes does not show.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is not one class per sample.
+/// [`Error::InvalidArgument`] if there are no samples, or not one class per sample.
 pub fn intra_class_distance(x: &Features, classes: &[u32]) -> Result<Vec<ClassSpread>> {
+    check_count(x, 1)?;
     if classes.len() != x.len() {
         let expected = format!("{}, the number of samples", x.len());
         return Err(Error::argument("classes", classes.len(), expected));
@@ -251,5 +252,8 @@ mod tests {
         assert!(error.contains("`pairs` is 1"), "{error}");
         let error = intra_class_distance(&one, &[0, 1]).unwrap_err().to_string();
         assert!(error.contains("`classes` is 2, expected 1"), "{error}");
+        let none = Features::empty(2).unwrap();
+        let error = intra_class_distance(&none, &[]).unwrap_err().to_string();
+        assert!(error.contains("`samples` is 0"), "{error}");
     }
 }

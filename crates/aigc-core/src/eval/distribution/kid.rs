@@ -30,6 +30,9 @@ impl KernelDistance {
     /// The distance over subsets that `seed` draws. It is slightly below zero in about half of the
     /// cases where the distributions are the same.
     ///
+    /// If both sets have `subset_size` samples, all subsets are the same: one is computed, and
+    /// [`MeanStd::count`] is 1.
+    ///
     /// # Errors
     /// [`Error::InvalidArgument`] for different widths, no subsets, subsets of fewer than two
     /// samples or larger than a set, or a kernel out of range.
@@ -39,13 +42,17 @@ impl KernelDistance {
             let expected = format!("2 to {fewest}, the number of samples of the smaller set");
             return Err(Error::argument("subset_size", self.subset_size, expected));
         }
+        let subsets = match [a.len(), b.len()] == [self.subset_size; 2] {
+            true => self.subsets.min(1),
+            false => self.subsets,
+        };
         let mut rng = Rng::stream(seed, "kernel-distance", 0);
         let mut draw = |x: &Features| {
             let mut rows = rng.permutation(x.len());
             rows.truncate(self.subset_size);
             rows
         };
-        self.over(a, b, (0..self.subsets).map(|_| (draw(a), draw(b))))
+        self.over(a, b, (0..subsets).map(|_| (draw(a), draw(b))))
     }
 
     /// The distance over given subsets: for each, the rows of `a` and the rows of `b`. The fields
@@ -132,7 +139,7 @@ mod tests {
         assert_eq!(found[0].count, 20);
     }
 
-    /// One subset of everything is the discrepancy itself.
+    /// A subset of everything is the discrepancy itself, which is computed once.
     #[test]
     fn whole_subset_is_the_discrepancy() {
         let (a, b) = (normal(3, 30, 3), normal(4, 30, 3));
@@ -143,6 +150,10 @@ mod tests {
             (found.mean - whole).abs() < 1e-9 && found.std < 1e-9,
             "{found} {whole}"
         );
+        assert_eq!(found.count, 1);
+        // One set is larger: the subsets differ.
+        let found = small(2, 30).distance(&a, &normal(4, 31, 3), 0).unwrap();
+        assert_eq!(found.count, 2);
     }
 
     #[test]
@@ -156,6 +167,7 @@ mod tests {
         );
         assert!(error(small(1, 1).distance(&a, &b, 0)).contains("`subset_size` is 1"));
         assert!(error(small(0, 5).distance(&a, &b, 0)).contains("`subsets` is 0"));
+        assert!(error(small(0, 20).distance(&b, &b, 0)).contains("`subsets` is 0"));
         assert!(error(kid(&a, &b, 0)).contains("`subset_size` is 1000"));
         let far = [(vec![0, 1], vec![0, 20])];
         let found = error(small(1, 2).distance_of_subsets(&a, &b, &far));

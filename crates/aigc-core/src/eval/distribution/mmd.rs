@@ -176,27 +176,41 @@ pub fn maximum_mean_discrepancy(
 /// # Errors
 /// [`Error::InvalidArgument`] for different widths, an empty set, or a row of zeros.
 pub fn cmmd(a: &Features, b: &Features) -> Result<f64> {
-    const SIGMA: f64 = 10.0;
-    const SCALE: f64 = 1000.0;
     check_pair(a, b, 1)?;
-    let (lengths_a, lengths_b) = (lengths(&squared_norms(a))?, lengths(&squared_norms(b))?);
-    let mean = |x: &Features, lengths_x: &[f64], y: &Features, lengths_y: &[f64]| {
+    let mean = |x: &Features, y: &Features| -> Result<f64> {
         let mut sum = 0.0;
-        for_each_block(x, y, |first, _, products| {
-            for (row, products) in products.chunks_exact(y.len()).enumerate() {
-                let length = lengths_x[first + row];
-                for (product, other) in products.iter().zip(lengths_y) {
-                    let cosine: f64 = product / (length * other);
-                    let squared = (2.0 - 2.0 * cosine).max(0.0);
-                    // The difference of sums close to 1 would lose digits.
-                    sum += (-squared / (2.0 * SIGMA * SIGMA)).exp_m1();
-                }
-            }
-        });
-        sum / (x.len() as f64 * y.len() as f64)
+        cmmd_blocks(x, y, &mut |_, values| sum += values.iter().sum::<f64>())?;
+        Ok(sum / (x.len() as f64 * y.len() as f64))
     };
-    let within = mean(a, &lengths_a, a, &lengths_a) + mean(b, &lengths_b, b, &lengths_b);
-    Ok(SCALE * (within - 2.0 * mean(a, &lengths_a, b, &lengths_b)))
+    Ok(CMMD_SCALE * (mean(a, a)? + mean(b, b)? - 2.0 * mean(a, b)?))
+}
+
+/// The factor of [`cmmd`].
+pub(super) const CMMD_SCALE: f64 = 1000.0;
+
+/// As [`MmdKernel::for_each_block`], the kernel of [`cmmd`] less 1: the difference of sums close to
+/// 1 would lose digits.
+pub(super) fn cmmd_blocks(
+    a: &Features,
+    b: &Features,
+    each: &mut dyn FnMut(usize, &[f64]),
+) -> Result<()> {
+    const SIGMA: f64 = 10.0;
+    let (lengths_a, lengths_b) = (lengths(&squared_norms(a))?, lengths(&squared_norms(b))?);
+    let mut values = Vec::new();
+    for_each_block(a, b, |first, _, products| {
+        values.clear();
+        for (row, products) in products.chunks_exact(b.len()).enumerate() {
+            let length = lengths_a[first + row];
+            values.extend(products.iter().zip(&lengths_b).map(|(product, other)| {
+                let cosine: f64 = product / (length * other);
+                let squared = (2.0 - 2.0 * cosine).max(0.0);
+                (-squared / (2.0 * SIGMA * SIGMA)).exp_m1()
+            }));
+        }
+        each(first, &values);
+    });
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub use diversity::{
 };
 pub use frechet::{GaussianMoments, frechet_distance};
 pub use inception::inception_score;
-pub use interval::{frechet_interval, mmd_interval};
+pub use interval::{cmmd_interval, frechet_interval, mmd_interval};
 pub use kid::{KernelDistance, kid};
 pub use mmd::{MmdEstimator, MmdKernel, cmmd, maximum_mean_discrepancy};
 pub use prdc::{Prdc, PrdcConfig, PrdcSamples};

@@ -4,7 +4,7 @@ use super::{
     GaussianMoments,
     npy::{Header, header},
 };
-use crate::{DataFault, Error, Result, fs::write_atomic_with};
+use crate::{DataFault, Error, Result, check::ensure_argument, fs::write_atomic_with};
 use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Seek, Write},
@@ -35,8 +35,10 @@ impl GaussianMoments {
     /// and `count` if it is known. The file is replaced as a whole.
     ///
     /// # Errors
+    /// [`Error::InvalidArgument`] for more features than [`load`](Self::load) accepts, 16,384;
     /// [`Error::Io`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        check_width(self.width())?;
         write_atomic_with(path, |temporary| {
             let file = File::create(temporary).map_err(Error::io(temporary))?;
             self.write(BufWriter::new(file))
@@ -70,12 +72,21 @@ impl GaussianMoments {
     }
 }
 
+fn check_width(features: usize) -> Result<()> {
+    let expected = format!("1 to {WIDEST}");
+    ensure_argument(is_width(features), "features", features, &expected)
+}
+
+fn is_width(features: usize) -> bool {
+    (1..=WIDEST).contains(&features)
+}
+
 fn read_moments<R: Read + Seek>(
     archive: &mut ZipArchive<R>,
 ) -> std::result::Result<GaussianMoments, DataFault> {
     let missing = |name: &str| DataFault::Empty(format!("the archive has no array `{name}`"));
     let mean = read_array(archive, "mu", &format!("1 to {WIDEST} features"), |shape| {
-        shape.len() == 1 && (1..=WIDEST).contains(&shape[0])
+        shape.len() == 1 && is_width(shape[0])
     })?;
     let mean = mean.ok_or_else(|| missing("mu"))?;
     let d = mean.len();
@@ -169,6 +180,17 @@ mod tests {
             moments(count).save(&path).unwrap();
             assert_eq!(GaussianMoments::load(&path).unwrap(), moments(count));
         }
+    }
+
+    /// The moments themselves would take 2 GiB.
+    #[test]
+    fn widths_that_are_not_read_are_not_written() {
+        assert!(check_width(WIDEST).is_ok());
+        let found = check_width(WIDEST + 1).unwrap_err().to_string();
+        assert!(
+            found.contains("`features` is 16385, expected 1 to 16384"),
+            "{found}"
+        );
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl PrdcConfig {
     /// Compares generated with real samples, and keeps what was found of each, for intervals.
     ///
     /// Distances are computed in 32 bits; where rounding could change a comparison, in 64. Memory
-    /// grows with the number of samples, not with its square.
+    /// grows with the number of samples times `nearest_k` and times their width, not with the
+    /// square of the number of samples.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `nearest_k` is 0, the numbers of features differ, or a set has

@@ -2,6 +2,7 @@
 
 use super::Features;
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Values of a block of products, or of the features that are converted for it: 32 MiB.
 const BLOCK: usize = 1 << 22;
@@ -9,8 +10,9 @@ const BLOCK: usize = 1 << 22;
 /// Rows of a block of pairs in one order: the fewer, the fewer pairs are computed twice.
 const UPPER: usize = 128;
 
-/// Rows of `b` that are converted to 64 bits at once.
-const COLUMNS: usize = 1024;
+/// Rows of `b` that a thread converts to 64 bits and multiplies at once. The split does not depend
+/// on the number of threads, so results do not either.
+const COLUMNS: usize = 256;
 
 /// Calls `each` with the number of the block's first row of `a`, its number of rows, and the inner
 /// products `⟨aᵢ, bⱼ⟩`, `[rows, b.len()]` row by row. Both sets stay in 32 bits but for the rows of
@@ -52,14 +54,18 @@ fn blocks(
         let begin = start(first);
         let columns = b.len() - begin;
         let products = &mut products[..rows * columns];
+        let mut rest = MatMut::from_row_major_slice_mut(products, rows, columns);
+        let mut parts = Vec::with_capacity(columns.div_ceil(COLUMNS));
         for at in (0..columns).step_by(COLUMNS) {
-            let count = COLUMNS.min(columns - at);
-            let right = widened(b, begin + at, count);
-            let right = MatRef::from_row_major_slice(&right, count, width);
-            let out = MatMut::from_row_major_slice_mut(products, rows, columns);
-            let out = out.subcols_mut(at, count);
-            matmul(out, Accum::Replace, left, right.transpose(), 1.0, Par::Seq);
+            let (part, others) = rest.split_at_col_mut(COLUMNS.min(columns - at));
+            parts.push((begin + at, part));
+            rest = others;
         }
+        parts.into_par_iter().for_each(|(at, out)| {
+            let right = widened(b, at, out.ncols());
+            let right = MatRef::from_row_major_slice(&right, out.ncols(), width);
+            matmul(out, Accum::Replace, left, right.transpose(), 1.0, Par::Seq);
+        });
         each(first, rows, products);
     }
 }

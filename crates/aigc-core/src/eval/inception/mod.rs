@@ -149,7 +149,8 @@ impl InceptionV3 {
     /// - output: `[batch, 1008]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the images have neither 1 nor 3 channels, or no pixels.
+    /// [`Error::InvalidArgument`] if there are no images, or they have neither 1 nor 3 channels, or
+    /// no pixels.
     pub fn logits_unbiased(&self, images: Tensor<4>) -> Result<Tensor<2>> {
         self.in_parts(images, InceptionLayer::LogitsUnbiased)
     }
@@ -192,11 +193,11 @@ impl Classifier for InceptionV3 {
     /// The features are the last ones; the logits have the bias of the last layer.
     ///
     /// # Panics
-    /// If the images have neither 1 nor 3 channels.
+    /// If there are no images, or they have neither 1 nor 3 channels, or no pixels.
     fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
         let features = self
             .in_parts(images, InceptionLayer::Pool3)
-            .expect("grey or RGB images");
+            .expect("at least one grey or RGB image with pixels");
         ClassifierOutput {
             logits: self.net.fc.forward(features.clone()),
             features,

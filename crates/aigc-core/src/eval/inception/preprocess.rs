@@ -10,12 +10,14 @@ const SIDE: usize = 299;
 /// comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InceptionPreprocessing {
-    /// As torch-fidelity and the first publication in TensorFlow: images rounded to bytes, bilinear
-    /// interpolation in which the first pixels coincide, and values `(x − 128) / 128`.
+    /// As torch-fidelity and the first publication in TensorFlow: images limited and rounded to
+    /// bytes, bilinear interpolation in which the first pixels coincide, and values
+    /// `(x − 128) / 128`.
     #[default]
     TorchFidelity,
     /// As pytorch-fid: bilinear interpolation between pixel centres, and values `2·x − 1` of `x` in
-    /// `[0, 1]`.
+    /// `[0, 1]`. Values are neither limited nor rounded; pytorch-fid itself reads files of bytes.
+    /// For its numbers, limit and round images in memory to multiples of 1/255 before.
     PytorchFid,
 }
 
@@ -35,7 +37,10 @@ impl InceptionPreprocessing {
             ));
         }
         let x = match self {
-            Self::TorchFidelity => resize_from_first((images * 255.0).round()) / 128.0 - 1.0,
+            Self::TorchFidelity => {
+                let bytes = (images * 255.0).round().clamp(0.0, 255.0);
+                resize_from_first(bytes) / 128.0 - 1.0
+            }
             Self::PytorchFid => resize_bilinear(images, [SIDE, SIDE]) * 2.0 - 1.0,
         };
         match channels {
@@ -72,4 +77,26 @@ fn interpolation(from: usize, device: &Device) -> Tensor<2> {
         row[(low + 1).min(from - 1)] += share;
     }
     Tensor::from_data(TensorData::new(weights, [SIDE, from]), device)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, flex, values};
+
+    /// Generators overshoot; torch-fidelity takes bytes only.
+    #[test]
+    fn overshooting_images_become_bytes() {
+        let prepared = |image: [[f32; 2]; 2]| {
+            let image = Tensor::<4>::from_floats([[image]], &flex());
+            values(
+                InceptionPreprocessing::TorchFidelity
+                    .prepare(image)
+                    .unwrap(),
+            )
+        };
+        let overshooting = prepared([[-0.5, 0.25], [1.004, 1.75]]);
+        let limited = prepared([[0.0, 64.0 / 255.0], [1.0, 1.0]]);
+        assert_close(&overshooting, &limited, 1e-6);
+    }
 }

@@ -3,7 +3,7 @@
 use super::calibration::{Calibration, CalibrationConfig, ratio};
 use crate::{
     Error, Result,
-    check::ensure,
+    check::{ensure, ensure_argument},
     eval::{
         Features,
         features::pairwise::{for_each_block, squared_distance, squared_norms},
@@ -183,8 +183,9 @@ impl FeatureCopyDetector {
     /// The nearest training sample of each sample, and whether it was copied.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the width differs.
+    /// [`Error::InvalidArgument`] if there are no samples, or the width differs.
     pub fn detect(&self, samples: &Features) -> Result<Vec<FeatureMatch>> {
+        ensure_argument(!samples.is_empty(), "samples", samples.len(), "at least 1")?;
         let found = self.neighbors.kneighbors(samples, self.k)?;
         let matched = |near: &Vec<(usize, f64)>| {
             let (index, distance) = near[0];
@@ -263,6 +264,8 @@ mod tests {
         let alarms = alarms.iter().filter(|m| m.is_copy).count();
         // Twice the rate.
         assert!(alarms <= 40, "{alarms}");
+        let none = detector.detect(&Features::empty(8).unwrap()).unwrap_err();
+        assert!(none.to_string().contains("`samples` is 0"), "{none}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    eval::{Estimate, bootstrap},
+    eval::{Estimate, bootstrap, estimate::percentile_interval},
     rng::Rng,
 };
 
@@ -30,6 +30,8 @@ pub struct Memorization {
     /// Area under the ROC curve of the attack: the probability that a training item has a smaller
     /// loss than a held-out one, ties counted by half. 0.5 is chance, 1 complete memorisation.
     pub auc: f64,
+    /// The 95 % bootstrap interval of the area.
+    pub auc_interval: (f64, f64),
     /// True-positive rate of the attack: the largest share of training items below a threshold that
     /// at most 1 % of the held-out items reach (Carlini et al. 2022,
     /// <https://arxiv.org/abs/2112.03570>). About 0.01 is chance. With fewer than 100 held-out
@@ -41,7 +43,7 @@ pub struct Memorization {
 /// any model that has a loss for each item. Losses that are drawn with noise, as of diffusion
 /// models, should be averages over the same draws for both sets.
 ///
-/// The bootstrap draws with a fixed seed: the same losses give the same result.
+/// The bootstrap draws items of both sets with a fixed seed: the same losses give the same result.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if either has fewer than two losses, or one is not finite.
@@ -50,15 +52,7 @@ pub fn memorization(train_losses: &[f64], held_out_losses: &[f64]) -> Result<Mem
     check("held_out_losses", held_out_losses)?;
     let train = Estimate::from_samples(train_losses)?;
     let held_out = Estimate::from_samples(held_out_losses)?;
-    let mut rng = Rng::stream(0, "memorization/train", 0);
-    let mut other = Rng::stream(0, "memorization/held-out", 0);
-    let n = held_out_losses.len();
-    let gap = |items: &[usize]| {
-        let own: f64 = items.iter().map(|i| train_losses[*i]).sum();
-        let others: f64 = (0..n).map(|_| held_out_losses[other.random_index(n)]).sum();
-        Ok(others / n as f64 - own / items.len() as f64)
-    };
-    let gap_interval = bootstrap(train_losses.len(), ROUNDS, CONFIDENCE, &mut rng, gap)?;
+    let [gap_interval, auc_interval] = intervals(train_losses, held_out_losses)?;
     let (auc, tpr_at_1_percent_fpr) = attack(train_losses, held_out_losses);
     Ok(Memorization {
         gap: held_out.mean - train.mean,
@@ -66,8 +60,53 @@ pub fn memorization(train_losses: &[f64], held_out_losses: &[f64]) -> Result<Mem
         held_out,
         gap_interval,
         auc,
+        auc_interval,
         tpr_at_1_percent_fpr,
     })
+}
+
+/// The bootstrap intervals of the gap and of the area.
+fn intervals(train: &[f64], held_out: &[f64]) -> Result<[(f64, f64); 2]> {
+    let mut rng = Rng::stream(0, "memorization/train", 0);
+    let mut other = Rng::stream(0, "memorization/held-out", 0);
+    let n = held_out.len();
+    // Sorted once: a round counts how often each place was drawn.
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| held_out[*a].total_cmp(&held_out[*b]));
+    let mut place = vec![0; n];
+    for (at, item) in order.iter().enumerate() {
+        place[*item] = at;
+    }
+    // The places of held-out losses that equal each training loss.
+    let equal = |loss: &f64| {
+        let below = order.partition_point(|item| held_out[*item] < *loss);
+        let up_to = order.partition_point(|item| held_out[*item] <= *loss);
+        (below, up_to)
+    };
+    let equal: Vec<(usize, usize)> = train.iter().map(equal).collect();
+    let mut areas = Vec::with_capacity(ROUNDS);
+    let gap = bootstrap(train.len(), ROUNDS, CONFIDENCE, &mut rng, |items| {
+        let own: f64 = items.iter().map(|i| train[*i]).sum();
+        let (mut others, mut drawn_before) = (0.0, vec![0.0; n + 1]);
+        for _ in 0..n {
+            let item = other.random_index(n);
+            others += held_out[item];
+            drawn_before[place[item] + 1] += 1.0;
+        }
+        let mut sum = 0.0;
+        for before in &mut drawn_before {
+            sum += *before;
+            *before = sum;
+        }
+        // Ties count by half.
+        let larger = items.iter().map(|i| {
+            let (below, up_to) = equal[*i];
+            n as f64 - 0.5 * (drawn_before[below] + drawn_before[up_to])
+        });
+        areas.push(larger.sum::<f64>() / (items.len() * n) as f64);
+        Ok(others / n as f64 - own / items.len() as f64)
+    })?;
+    Ok([gap, percentile_interval(areas, CONFIDENCE)?])
 }
 
 fn check(name: &str, losses: &[f64]) -> Result<()> {
@@ -119,6 +158,10 @@ mod tests {
         assert!(0.7 <= low + 1e-12 && low < 1.3 && 1.3 < high && high <= 1.9 + 1e-12);
         let reverse = memorization(&[1.0, 2.0], &[0.1, 0.2, 0.3]).unwrap();
         assert_eq!((reverse.auc, reverse.tpr_at_1_percent_fpr), (0.0, 0.0));
+        assert_eq!(
+            (found.auc_interval, reverse.auc_interval),
+            ((1.0, 1.0), (0.0, 0.0))
+        );
     }
 
     #[test]
@@ -126,6 +169,7 @@ mod tests {
         let equal = memorization(&[1.0; 4], &[1.0; 3]).unwrap();
         assert_eq!((equal.auc, equal.tpr_at_1_percent_fpr), (0.5, 0.0));
         assert_eq!((equal.gap, equal.gap_interval), (0.0, (0.0, 0.0)));
+        assert_eq!(equal.auc_interval, (0.5, 0.5));
         // Of the pairs (1|2, 2|3), three are won and one is tied.
         let found = memorization(&[1.0, 2.0], &[2.0, 3.0]).unwrap();
         assert_eq!((found.auc, found.tpr_at_1_percent_fpr), (0.875, 0.5));
@@ -152,6 +196,20 @@ mod tests {
         let (low, high) = found.gap_interval;
         // 2·1.96·√(2/2000)
         assert!((high - low - 0.124).abs() < 0.02, "{low} {high}");
+    }
+
+    /// Equal distributions: half, with the deviation √((n + m + 1) / (12·n·m)) of ranks.
+    #[test]
+    fn auc_interval_is_as_wide_as_that_of_ranks() {
+        let mut rng = Rng::new(3);
+        let mut losses = || -> Vec<f64> { rng.normal_vec(60).into_iter().map(f64::from).collect() };
+        let (train, held_out) = (losses(), losses());
+        let found = memorization(&train, &held_out).unwrap();
+        let (low, high) = found.auc_interval;
+        assert!(low < found.auc && found.auc < high, "{low} {high}");
+        let half = 1.96 * (121.0 / (12.0 * 3600.0f64)).sqrt();
+        let ratio = (high - low) / 2.0 / half;
+        assert!((ratio - 1.0).abs() < 0.25, "{low} {high}");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Lpips {
     /// # Errors
     /// As [`forward`](Self::forward), and [`Error::InvalidArgument`] if a value is not finite.
     pub fn evaluate(&self, images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
-        // ReLU may turn NaN into 0, so the distance does not show it.
+        // The error names the images, not the distance.
         finite_values("images", images)?;
         finite_values("originals", originals)?;
         let distances = self.forward(images.clone().inner(), originals.clone().inner())?;

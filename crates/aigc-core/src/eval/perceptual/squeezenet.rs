@@ -1,9 +1,12 @@
 //! The convolutions of SqueezeNet 1.1.
 
-use crate::nn::{Activation, Conv2d, Conv2dConfig};
+use crate::{
+    nn::{Activation, Conv2d, Conv2dConfig},
+    ops::max_pool2d,
+};
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, module::max_pool2d, ops::MaxPoolOptions},
+    tensor::{Device, Tensor},
 };
 
 /// Input, squeezed and output channels of the fire modules.
@@ -70,15 +73,11 @@ impl SqueezeNet {
 
     /// The outputs at the ends of the [slices](Self::SLICES).
     pub(super) fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        let pool = |x: Tensor<4>| {
-            let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]);
-            max_pool2d(x, options.with_ceil_mode(true))
-        };
         let mut outputs = vec![Activation::Relu.forward(self.conv.forward(x))];
         let mut x = outputs[0].clone();
         for (index, fire) in self.layers.iter().enumerate() {
             if matches!(index, 0 | 2 | 4) {
-                x = pool(x);
+                x = pooled(x);
             }
             x = fire.forward(x);
             if !matches!(index, 0 | 2) {
@@ -87,4 +86,17 @@ impl SqueezeNet {
         }
         outputs
     }
+}
+
+/// The largest of 3×3 pixels, one every second pixel; also of windows that the last row or column
+/// cuts (`ceil_mode` in torchvision).
+fn pooled(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let cut = |side: usize| usize::from(side.is_multiple_of(2));
+    let x = match (cut(height), cut(width)) {
+        (0, 0) => x,
+        // Zeros change no maximum of outputs of ReLU, which are not negative.
+        (below, right) => x.pad((0, right, 0, below), 0.0),
+    };
+    max_pool2d(x, 3, 2, 0)
 }

@@ -65,6 +65,8 @@ pub struct Measure {
     pub(super) name: String,
     pub(super) value: f64,
     pub(super) interval: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) confidence: Option<f64>,
     pub(super) count: usize,
     pub(super) reference: Option<Reference>,
     pub(super) better: Better,
@@ -98,6 +100,7 @@ impl Measure {
             name: name.into(),
             value,
             interval: None,
+            confidence: None,
             count,
             reference: None,
             better,
@@ -110,9 +113,17 @@ impl Measure {
         }
     }
 
-    /// Sets the interval, of the confidence of the report.
+    /// Sets the interval, of the confidence of the report unless
+    /// [`with_confidence`](Self::with_confidence) sets another.
     pub fn with_interval(mut self, low: f64, high: f64) -> Self {
         self.interval = Some((low, high));
+        self
+    }
+
+    /// Sets the confidence of the interval, for one that does not follow that of the report, such
+    /// as [`Proportion::interval`](crate::eval::Proportion::interval).
+    pub fn with_confidence(mut self, confidence: f64) -> Self {
+        self.confidence = Some(confidence);
         self
     }
 
@@ -183,6 +194,15 @@ impl Measure {
                 "finite bounds, the lower one first",
             ));
         }
+        if let Some(confidence) = self.confidence
+            && !(confidence > 0.0 && confidence < 1.0)
+        {
+            return Err(Error::argument(
+                field("confidence"),
+                confidence,
+                "between 0 and 1",
+            ));
+        }
         if self.count == 0 {
             return Err(Error::argument(field("count"), 0, "at least 1 sample"));
         }
@@ -204,6 +224,7 @@ mod tests {
             (good().with_floor(f64::INFINITY), "floor of measure `FID`"),
             (good().with_interval(2.0, 1.0), "2 to 1"),
             (good().with_interval(f64::NAN, 1.0), "interval"),
+            (good().with_confidence(1.0), "confidence of measure `FID`"),
             (
                 Measure::new(Aspect::Quality, "FID", 1.0, Better::Target(f64::NAN), 1),
                 "target",

@@ -85,8 +85,14 @@ fn render_row(
     ));
     let (value, interval) = with_interval(measure.value, measure.interval);
     let interval = interval.map_or(String::new(), |interval| {
-        let percent = plain(100.0 * confidence);
-        format!("<span class=\"interval\" title=\"{percent} % interval\">{interval}</span>")
+        let own = measure.confidence.unwrap_or(confidence);
+        let percent = plain(100.0 * own);
+        // The foot of the page tells of the others.
+        let said = match own == confidence {
+            true => String::new(),
+            false => format!(" ({percent} %)"),
+        };
+        format!("<span class=\"interval\" title=\"{percent} % interval\">{interval}{said}</span>")
     });
     let floor = measure.floor.map(|floor| beside(floor, measure.interval));
     let reference = measure.reference.as_ref().map(|reference| {

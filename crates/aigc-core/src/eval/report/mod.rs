@@ -182,7 +182,7 @@ impl Report {
         self
     }
 
-    /// Sets the confidence of all intervals; 0.95 by default.
+    /// Sets the confidence of all intervals whose measure has none of its own; 0.95 by default.
     pub fn with_confidence(mut self, confidence: f64) -> Self {
         self.confidence = confidence;
         self

@@ -64,12 +64,24 @@ pub(super) fn significant(value: f64, digits: usize) -> String {
 /// A share of 1 in per cent, with two significant digits.
 pub(super) fn percent(share: f64) -> String {
     let value = 100.0 * share;
+    format!("{}\u{a0}%", trimmed(fixed(value, percent_decimals(value))))
+}
+
+fn percent_decimals(value: f64) -> usize {
     let size = value.abs();
-    let decimals = if size == 0.0 || size >= 10.0 {
+    if size == 0.0 || size >= 10.0 {
         0
     } else {
         (1.0 - size.log10().floor()).clamp(0.0, 6.0) as usize
-    };
+    }
+}
+
+/// As [`percent`], rounded up: a bound that holds.
+pub(super) fn percent_up(share: f64) -> String {
+    let value = 100.0 * share;
+    let decimals = percent_decimals(value);
+    let scale = 10f64.powi(decimals as i32);
+    let value = (value * scale - 1e-9).ceil() / scale;
     format!("{}\u{a0}%", trimmed(fixed(value, decimals)))
 }
 
@@ -111,7 +123,7 @@ fn trimmed(text: String) -> String {
     }
 }
 
-fn superscript(exponent: i32) -> String {
+pub(super) fn superscript(exponent: i32) -> String {
     exponent
         .to_string()
         .chars()
@@ -166,6 +178,10 @@ mod tests {
         assert_eq!(percent(0.003), "0.3\u{a0}%");
         assert_eq!(percent(0.5), "50\u{a0}%");
         assert_eq!(percent(0.0), "0\u{a0}%");
+        assert_eq!(percent(0.010_036), "1\u{a0}%");
+        assert_eq!(percent_up(0.010_036), "1.1\u{a0}%");
+        assert_eq!(percent_up(0.003), "0.3\u{a0}%");
+        assert_eq!(percent_up(0.2501), "26\u{a0}%");
         assert_eq!(fixed(-0.001, 1), "0.0");
         assert_eq!(integer(1_234_567), "1,234,567");
     }

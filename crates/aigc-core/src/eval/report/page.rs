@@ -74,8 +74,9 @@ pub(super) fn render(report: &Report, statements: &[Statement], json: &str) -> S
     }
     out.push_str(&sections);
     out.push_str(&format!(
-        "</main>\n<footer><p>Intervals have a confidence of {} %. “Real data” is the value that \
-         real samples reach in place of the generated ones; where it is given, a line under the \
+        "</main>\n<footer><p>Intervals have a confidence of {} % if they name no other. \
+         “Real data” is the value that real samples reach in place of the generated ones; where it \
+         is given, a line under the \
          value shows the value as a dot with its interval, and real data, or the ideal, as a \
          vertical mark. All numbers are in <code>report.json</code>, and in this page as JSON.</p>\
          </footer>\n",

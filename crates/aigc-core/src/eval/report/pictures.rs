@@ -52,6 +52,9 @@ impl Picture {
     #[cfg(feature = "image")]
     pub fn from_tensor(images: &burn::tensor::Tensor<4>) -> Result<Vec<Self>> {
         use crate::output::ImageGrid;
+        if images.dims()[0] == 0 {
+            return Err(Error::argument("images", "empty", "at least one image"));
+        }
         let grid = ImageGrid {
             scale: 1,
             padding: 0,
@@ -269,6 +272,26 @@ mod tests {
         for bytes in [vec![], b"GIF89a".to_vec(), header(0, 28, 9), cut] {
             let error = Picture::from_png(bytes).unwrap_err().to_string();
             assert!(error.contains("PNG"), "{error}");
+        }
+    }
+
+    #[cfg(all(feature = "image", feature = "flex"))]
+    #[test]
+    fn batches_become_pictures() {
+        use burn::tensor::{Device, Tensor};
+        let pictures = |shape: [usize; 4]| {
+            let images = Tensor::<4>::zeros(shape, &Device::flex());
+            Picture::from_tensor(&images)
+        };
+        let found = pictures([2, 3, 5, 7]).unwrap();
+        let sides: Vec<_> = found.iter().map(|p| (p.width, p.height)).collect();
+        assert_eq!(sides, [(7, 5), (7, 5)]);
+        for (shape, expected) in [
+            ([0, 1, 4, 4], "`images` is empty"),
+            ([1, 2, 4, 4], "`channels` is 2"),
+        ] {
+            let error = pictures(shape).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 

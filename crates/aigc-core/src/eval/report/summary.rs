@@ -3,7 +3,7 @@
 use super::{
     Aspect, Better, Measure, Report,
     html::counted,
-    number::{beside, fixed, integer, percent, plain, with_interval},
+    number::{beside, fixed, integer, percent, percent_up, plain, with_interval},
 };
 use crate::{Error, Result, eval::Proportion};
 use serde::Serialize;
@@ -63,24 +63,34 @@ fn statement(measure: &Measure) -> String {
         None => format!("{} is {value}", measure.name),
     };
     let (low, high) = measure.interval.unwrap_or((measure.value, measure.value));
+    let has_interval = measure.interval.is_some();
+    // Around 0 the width says nothing about the digits of the value.
+    let wide = has_interval && high - low > 0.5 * measure.value.abs() && !(low < 0.0 && 0.0 < high);
     let real = |floor| beside(floor, measure.interval);
-    let equal_to_real = |floor: &str| format!("{shown}, as good as real data ({floor}).");
+    let like_real = |floor: f64| match has_interval && (low..=high).contains(&floor) {
+        true => format!(
+            "{shown}, not distinguishable from real data ({}) with these samples.",
+            real(floor)
+        ),
+        false => format!("{shown}, no worse than real data ({}).", real(floor)),
+    };
     let mut text = match (measure.better, measure.floor) {
         (Better::Target(target), _) => {
-            let target_text = plain(target);
-            if (low..=high).contains(&target) {
-                format!("{shown}, in agreement with the ideal {target_text}.")
+            let ideal = plain(target);
+            if !has_interval {
+                format!("{shown}; the ideal is {ideal}.")
+            } else if measure.value > target && low > target {
+                format!("{shown}, above the ideal {ideal}.")
+            } else if measure.value < target && high < target {
+                format!("{shown}, below the ideal {ideal}.")
+            } else if wide {
+                format!("{shown}, with the ideal {ideal} within its interval.")
             } else {
-                let side = if measure.value > target {
-                    "above"
-                } else {
-                    "below"
-                };
-                format!("{shown}, {side} the ideal {target_text}.")
+                format!("{shown}, consistent with the ideal {ideal}.")
             }
         }
-        (Better::Lower, Some(floor)) if low <= floor => equal_to_real(&real(floor)),
-        (Better::Higher, Some(floor)) if high >= floor => equal_to_real(&real(floor)),
+        (Better::Lower, Some(floor)) if low <= floor => like_real(floor),
+        (Better::Higher, Some(floor)) if high >= floor => like_real(floor),
         (Better::Lower, Some(floor)) if floor > 0.0 => format!(
             "{shown}: {} times what real data reaches ({}).",
             ratio(measure.value / floor),
@@ -110,7 +120,7 @@ fn statement(measure: &Measure) -> String {
             },
         ),
     };
-    if high - low > 0.5 * measure.value.abs() && measure.interval.is_some() {
+    if wide {
         text.push_str(" The interval is wide: more samples would narrow it.");
     }
     text
@@ -153,7 +163,7 @@ impl Measure {
                 "No copies found among {among}: with 95 % confidence, fewer than {} of all samples \
                  are copies that the detector can find.",
                 // The share of which no sample of n is one, with probability 5 %.
-                percent(1.0 - 0.05f64.powf(1.0 / n))
+                percent_up(1.0 - 0.05f64.powf(1.0 / n))
             ),
             Some(rate) => {
                 let expected = rate * n;
@@ -183,6 +193,7 @@ impl Measure {
         let share = share.value();
         let measure = Measure::new(Aspect::Originality, "Copies", share, Better::Lower, samples)
             .with_interval(low, high)
+            .with_confidence(0.95)
             .with_explanation("The share of samples that the copy detector flags.")
             .with_statement(statement);
         Ok(match false_alarm_rate {
@@ -211,19 +222,35 @@ mod tests {
                 quality(2.1, Better::Lower)
                     .with_interval(1.9, 2.3)
                     .with_floor(2.0),
-                "FID is 2.10 (1.90 to 2.30), as good as real data (2.00).",
+                "FID is 2.10 (1.90 to 2.30), not distinguishable from real data (2.00) with these \
+                 samples.",
             ),
             (
                 quality(0.45, Better::Higher).with_floor(0.9),
                 "FID is 0.45: 50\u{a0}% of what real data reaches (0.9).",
             ),
             (
+                quality(1.9, Better::Lower)
+                    .with_interval(1.8, 1.98)
+                    .with_floor(2.0),
+                "FID is 1.90 (1.80 to 1.98), no worse than real data (2.00).",
+            ),
+            (
                 quality(0.8, Better::Target(1.0)),
-                "FID is 0.8, below the ideal 1.",
+                "FID is 0.8; the ideal is 1.",
+            ),
+            (
+                quality(0.8, Better::Target(1.0)).with_interval(0.75, 0.85),
+                "FID is 0.80 (0.75 to 0.85), below the ideal 1.",
+            ),
+            (
+                quality(0.8, Better::Target(1.0)).with_interval(0.5, 1.1),
+                "FID is 0.8 (0.5 to 1.1), with the ideal 1 within its interval. The interval is \
+                 wide: more samples would narrow it.",
             ),
             (
                 quality(0.99, Better::Target(1.0)).with_interval(0.97, 1.01),
-                "FID is 0.990 (0.970 to 1.010), in agreement with the ideal 1.",
+                "FID is 0.990 (0.970 to 1.010), consistent with the ideal 1.",
             ),
             (
                 quality(4.0, Better::Lower).with_statement("As told."),
@@ -238,6 +265,10 @@ mod tests {
             text.contains("was not measured") && text.ends_with("would narrow it."),
             "{text}"
         );
+        // Unbiased distances of equal sets are around 0.
+        let around_zero = quality(0.1, Better::Lower).with_interval(-0.3, 0.5);
+        let text = statement(&around_zero.with_floor(0.0));
+        assert!(text.ends_with("with these samples."), "{text}");
     }
 
     /// For no copies among n, the bound is near the rule of three.

@@ -1,6 +1,9 @@
 //! Tables: any rows, and what is known of files' provenance.
 
-use super::html::isolate;
+use super::{
+    html::{counted, isolate},
+    number::integer,
+};
 use crate::{Error, Result};
 use serde::Serialize;
 
@@ -83,7 +86,7 @@ fn render_rows(out: &mut String, caption: &str, head: &str, rows: &[String]) {
     if !folded.is_empty() {
         out.push_str(&format!(
             "<details><summary>{} more</summary>{}</details>",
-            super::html::counted(folded.len(), "row"),
+            counted(folded.len(), "row"),
             table(folded, "")
         ));
     }
@@ -112,9 +115,17 @@ pub enum ProvenanceStatus {
     Invalid,
 }
 
-/// The provenance of files, as verified.
+/// Files that are listed: with an invalid record, and others.
+const MAX_INVALID: usize = 1000;
+const MAX_OTHERS: usize = 200;
+
+/// The provenance of files, as verified. All are counted; at most the first 1,000 with an invalid
+/// record are listed, and the first 200 others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProvenanceTable {
+    valid: usize,
+    missing: usize,
+    invalid: usize,
     files: Vec<FileProvenance>,
 }
 
@@ -138,17 +149,27 @@ impl ProvenanceTable {
         status: ProvenanceStatus,
         detail: impl Into<String>,
     ) {
-        self.files.push(FileProvenance {
-            file: file.into(),
-            status,
-            detail: detail.into(),
-        });
+        let is_listed = match status {
+            ProvenanceStatus::Invalid => self.invalid < MAX_INVALID,
+            _ => self.valid + self.missing < MAX_OTHERS,
+        };
+        match status {
+            ProvenanceStatus::Valid => self.valid += 1,
+            ProvenanceStatus::Missing => self.missing += 1,
+            ProvenanceStatus::Invalid => self.invalid += 1,
+        }
+        if is_listed {
+            self.files.push(FileProvenance {
+                file: file.into(),
+                status,
+                detail: detail.into(),
+            });
+        }
     }
 
     /// Number of files with a valid record, and number of all files.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let valid = |file: &&FileProvenance| file.status == ProvenanceStatus::Valid;
-        (self.files.iter().filter(valid).count(), self.files.len())
+        (self.valid, self.valid + self.missing + self.invalid)
     }
 
     pub(super) fn render(&self, out: &mut String) {
@@ -179,6 +200,18 @@ impl ProvenanceTable {
             head,
             &rows.collect::<Vec<_>>(),
         );
+        let (_, all) = self.counts();
+        if self.files.len() < all {
+            let number = |n: usize| integer(n as u64);
+            out.push_str(&format!(
+                "<p class=\"note\">{} not listed. Of all, {} have a valid record, {} have none, \
+                 and {} an invalid one.</p>",
+                counted(all - self.files.len(), "further file"),
+                number(self.valid),
+                number(self.missing),
+                number(self.invalid)
+            ));
+        }
     }
 }
 
@@ -213,5 +246,30 @@ mod tests {
         let mut out = String::new();
         table.render(&mut out);
         assert!(out.find("b.png") < out.find("a.png"));
+        assert!(!out.contains("not listed"));
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_counted() {
+        let mut table = ProvenanceTable::new();
+        for i in 0..3000 {
+            let status = match i % 3 {
+                0 => ProvenanceStatus::Invalid,
+                1 => ProvenanceStatus::Missing,
+                _ => ProvenanceStatus::Valid,
+            };
+            table.push(format!("{i}.png"), status, "");
+        }
+        assert_eq!(table.counts(), (1000, 3000));
+        let listed = |status| {
+            let files = table.files.iter();
+            files.filter(|file| file.status == status).count()
+        };
+        assert_eq!(listed(ProvenanceStatus::Invalid), 1000);
+        assert_eq!(listed(ProvenanceStatus::Missing), 100);
+        let mut out = String::new();
+        table.render(&mut out);
+        let expected = "1,800 further files not listed. Of all, 1,000 have a valid record";
+        assert!(out.contains(expected), "{out}");
     }
 }

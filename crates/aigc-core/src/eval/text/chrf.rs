@@ -1,7 +1,8 @@
 //! chrF and chrF++.
 
 use super::{
-    MAX_ORDER, check_corpus, check_references,
+    MAX_ORDER, check_references,
+    corpus::per_sentence,
     ngrams::{NgramCounts, count, number, overlap},
     tokenizer::is_space,
 };
@@ -98,14 +99,9 @@ impl Chrf {
         references: &[R],
     ) -> Result<Vec<ChrfStatistics>> {
         self.validate()?;
-        check_corpus(hypotheses.len(), references.len())?;
-        hypotheses
-            .iter()
-            .zip(references)
-            .map(|(hypothesis, references)| {
-                self.sentence_statistics(hypothesis.as_ref(), references.as_ref())
-            })
-            .collect()
+        per_sentence(hypotheses, references, |hypothesis, references| {
+            self.sentence_statistics(hypothesis.as_ref(), references.as_ref())
+        })
     }
 
     /// The score of the sentences with these statistics, 0 to 100.

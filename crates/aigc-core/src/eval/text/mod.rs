@@ -5,6 +5,7 @@
 //! | [`Bleu`] | n-gram precision against references, with a brevity penalty |
 //! | [`Chrf`] | F-score of character n-grams (chrF), and of words too (chrF++) |
 //! | [`Rouge`] | recall and precision of n-grams and common subsequences: ROUGE-N, -L, -Lsum |
+//! | [`porter_stem`] | no measure: the stem of an English word, for ROUGE |
 //! | [`distinct_n`], [`corpus_distinct_n`] | the share of n-grams that are distinct |
 //! | [`SelfBleu`] | how similar the texts of a set are to each other |
 //! | [`rep_n`], [`seq_rep_n`], [`rep_l`], [`rep_diversity`] | repetition within a text |
@@ -35,6 +36,7 @@
 
 mod bleu;
 mod chrf;
+mod corpus;
 mod distinct;
 mod lcs;
 mod mauve;
@@ -42,6 +44,7 @@ mod ngrams;
 mod repetition;
 mod rouge;
 mod self_bleu;
+mod stemmer;
 mod tokenizer;
 
 pub use bleu::{Bleu, BleuScore, BleuStatistics, Smoothing};
@@ -52,6 +55,7 @@ pub use ngrams::{NgramCounts, ngram_counts};
 pub use repetition::{end_loop, end_loop_share, rep_diversity, rep_l, rep_n, seq_rep_n};
 pub use rouge::{Rouge, RougeAggregate, RougeScore, RougeVariant, rouge_l, rouge_lsum, rouge_n};
 pub use self_bleu::{SelfBleu, SelfBleuScore};
+pub use stemmer::porter_stem;
 pub use tokenizer::Tokenizer;
 
 use crate::{Error, Result};

@@ -4,6 +4,7 @@ use super::{
     Tokenizer, check_corpus, check_references,
     lcs::{Interner, length, positions},
     ngrams::{check_order, count, number, overlap},
+    porter_stem,
 };
 use crate::{Error, Result, eval::bootstrap, rng::Rng};
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,8 @@ pub enum RougeVariant {
 }
 
 /// ROUGE (Lin 2004, <https://aclanthology.org/W04-1013>): how much of the references a text has.
-/// Definitions are those of rouge-score, without its stemmer. Its tokenizer finds no words in
-/// Chinese; use [`Tokenizer::Words`] there.
+/// Definitions are those of rouge-score. Its tokenizer finds no words in Chinese; use
+/// [`Tokenizer::Words`] there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rouge {
     /// What is counted.
@@ -35,6 +36,11 @@ pub struct Rouge {
     pub tokenizer: Tokenizer,
     /// Whether case is ignored; `true` by default.
     pub lowercase: bool,
+    /// Whether English words of more than three letters count as equal if their
+    /// [stems](porter_stem) are, in lower case; `use_stemmer` of rouge-score, `false` by default as
+    /// there. Scores of summaries are often published with it.
+    #[serde(default)]
+    pub stem: bool,
 }
 
 /// Precision, recall and F-score, 0 to 1.
@@ -68,6 +74,7 @@ impl Rouge {
             variant,
             tokenizer: Tokenizer::Rouge,
             lowercase: true,
+            stem: false,
         }
     }
 
@@ -113,12 +120,22 @@ impl Rouge {
         let lowered = self.lowercase.then(|| text.to_lowercase());
         let text = lowered.as_deref().unwrap_or(text);
         match self.variant {
-            RougeVariant::Lsum => text
-                .split('\n')
-                .map(|line| self.tokenizer.tokenize(line))
-                .collect(),
-            _ => vec![self.tokenizer.tokenize(text)],
+            RougeVariant::Lsum => text.split('\n').map(|line| self.tokens(line)).collect(),
+            _ => vec![self.tokens(text)],
         }
+    }
+
+    fn tokens(&self, text: &str) -> Vec<String> {
+        let mut tokens = self.tokenizer.tokenize(text);
+        if self.stem {
+            // Shorter words have no stems of their own in rouge-score.
+            for token in &mut tokens {
+                if token.chars().count() > 3 {
+                    *token = porter_stem(token);
+                }
+            }
+        }
+        tokens
     }
 
     fn score(&self, hypothesis: &[Vec<String>], reference: &[Vec<String>]) -> Result<RougeScore> {
@@ -298,6 +315,24 @@ mod tests {
             total,
             RougeAggregate::from_scores(&scores, 500, 0.9, 1).unwrap()
         );
+    }
+
+    #[test]
+    fn stems_match_instead_of_words() {
+        let plain = Rouge::new(RougeVariant::L);
+        let stemmed = Rouge {
+            stem: true,
+            ..plain.clone()
+        };
+        let score = |rouge: &Rouge, text| rouge.sentence(text, &["police killed the gunmen"]);
+        assert_eq!(score(&plain, "police kill his gunmen").unwrap().recall, 0.5);
+        let found = score(&stemmed, "police kill his gunmen").unwrap();
+        assert_eq!(found.recall, 0.75);
+        // Words of three letters stay.
+        assert_eq!(stemmed.sentence("hi", &["his"]).unwrap().recall, 0.0);
+        // Settings that were saved before there was a stemmer.
+        let saved = r#"{"variant": "rougeL", "tokenizer": "rouge", "lowercase": true}"#;
+        assert_eq!(serde_json::from_str::<Rouge>(saved).unwrap(), plain);
     }
 
     #[test]

@@ -163,8 +163,10 @@ fn separate_chinese(text: &str) -> String {
 fn is_chinese(c: char) -> bool {
     matches!(c,
         '\u{2001}'..='\u{2a6d}'
-        | '\u{2e80}'..='\u{303f}'
+        | '\u{2e80}'..='\u{2fdf}'
+        | '\u{2ff0}'..='\u{303f}'
         | '\u{3100}'..='\u{312f}'
+        | '\u{31a0}'..='\u{31bf}'
         | '\u{31c0}'..='\u{31ef}'
         | '\u{3200}'..='\u{4db5}'
         | '\u{4e00}'..='\u{9fbb}'

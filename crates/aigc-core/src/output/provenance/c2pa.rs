@@ -23,6 +23,11 @@
 //! of the specification: an end entity with the key usage `digitalSignature` and an extended key
 //! usage such as `emailProtection`, not signed by itself.
 //!
+//! Signatures have no time stamp, for that is a request to an authority: nothing proves that a file
+//! was signed while the certificate was valid. Once it has expired, the file is
+//! [`Invalid`](CredentialState::Invalid), with `signingCredential.expired` among the failures. Sign
+//! again with a new certificate, or choose one that is valid for as long as the file is to be.
+//!
 //! A file may have a [record](super) as well: embed it first, then sign.
 #![allow(clippy::result_large_err)] // errors of the crate `c2pa`, in closures for it
 
@@ -94,7 +99,7 @@ impl Signer {
     /// # Errors
     /// [`Error::InvalidArgument`] if chain or key cannot be read, or are not for the algorithm.
     pub fn from_pem(chain: &[u8], key: &[u8], algorithm: SigningAlgorithm) -> Result<Self> {
-        check_chain(chain)?;
+        check_pem("chain", chain)?;
         let inner = create_signer::from_keys(chain, key, algorithm.into(), None);
         let inner = inner.map_err(|error| {
             Error::argument("key", error, format!("a private key for {algorithm:?}"))
@@ -113,7 +118,7 @@ impl Signer {
         algorithm: SigningAlgorithm,
         sign: impl Fn(&[u8]) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<Self> {
-        check_chain(chain)?;
+        check_pem("chain", chain)?;
         let callback = move |_: *const (), bytes: &[u8]| {
             sign(bytes).map_err(|error| ::c2pa::Error::OtherError(Box::new(error)))
         };
@@ -125,13 +130,13 @@ impl Signer {
     }
 }
 
-fn check_chain(chain: &[u8]) -> Result<()> {
+fn check_pem(name: &str, pem: &[u8]) -> Result<()> {
     let label = b"-----BEGIN CERTIFICATE-----";
-    let has_certificate = chain.windows(label.len()).any(|window| window == label);
+    let has_certificate = pem.windows(label.len()).any(|window| window == label);
     crate::check::ensure_argument(
         has_certificate,
-        "chain",
-        format!("{} bytes without a certificate", chain.len()),
+        name,
+        format!("{} bytes without a certificate", pem.len()),
         "certificates in PEM",
     )
 }
@@ -173,7 +178,8 @@ pub fn sign(bytes: &[u8], provenance: &Provenance, signer: &Signer) -> Result<Ve
 /// How far a manifest can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialState {
-    /// The manifest is broken, its signature is not valid, or the file was changed.
+    /// The manifest is broken, its signature is not valid, the certificate has expired, or the file
+    /// was changed.
     Invalid,
     /// The signature is valid and the file unchanged; nothing is known of the signer.
     Valid,
@@ -284,6 +290,8 @@ fn context(trust_anchors: Option<&str>) -> Result<Context> {
         "verify": {"remote_manifest_fetch": false, "ocsp_fetch": false},
     });
     if let Some(anchors) = trust_anchors {
+        // The crate passes over some texts without one.
+        check_pem("trust_anchors", anchors.as_bytes())?;
         settings["trust"] = json!({"user_anchors": anchors});
     }
     Settings::new()

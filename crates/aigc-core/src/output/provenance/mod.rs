@@ -20,21 +20,28 @@
 //!
 //! # Where the record is, and what counts as content
 //! - PNG: a text chunk `aigc-provenance` (`tEXt` or `iTXt`; compressed ones are read, too). Content
-//!   are types, lengths and data of all chunks but `tEXt`, `zTXt`, `iTXt`, `eXIf`, `tIME` and
-//!   `caBX`.
+//!   are types, lengths and data of all chunks but `tEXt`, `zTXt`, `iTXt`, `tIME` and `caBX`.
 //! - WAV: a chunk `aigc`, behind a comment for people (`LIST`, `INFO`, `ICMT`). Content are types,
-//!   lengths and data of all chunks but `aigc`, `LIST`, `C2PA` and `JUNK`.
+//!   lengths and data of all chunks but `aigc`, `C2PA`, `JUNK`, and `LIST` of the types `INFO` and
+//!   `adtl`.
 //! - GIF: an application extension `AIGCPROV1.0`. Content are all bytes behind the version but
 //!   comments and the application extensions `AIGCPROV1.0`, `C2PA_GIF` and `XMP Data`.
 //!
 //! So other programs may add texts, and the file may be signed afterwards. A picture that
-//! is encoded again, even without loss, is other content.
+//! is encoded again, even without loss, is other content. A record whose chunk, extension or
+//! keyword gets another name counts as removed.
 //!
 //! # The form of the record
 //! A JSON object with `version` (1), `provenance` (the fields of [`Provenance`]), `content_hash`
 //! and `record_hash`, both as `sha256:` and hexadecimal digits. Its keys are sorted and it has no
 //! spaces between them. `record_hash` is the hash of the text without this field. Text in any
 //! other form counts as changed.
+//!
+//! Keys are sorted by code points. Only `"`, `\` and characters below U+0020 have escapes: `\b`,
+//! `\f`, `\n`, `\r` and `\t`, the others as `\u001f`. Integers have no point. Other numbers have
+//! the fewest digits that read back as the same 64-bit value: from 1e-4 to below 1e16 with a point,
+//! as `0.1` and `20.0`, and otherwise with an exponent without `+` and leading zeros, as `1e-5` and
+//! `1.5e16`.
 //!
 //! # What it proves
 //! The hashes find damage and carelessness: a file that was cut or edited, a record that was moved
@@ -56,11 +63,15 @@ pub use verify::{Verification, verify, verify_file};
 use crate::{DataFault, Error, Result, fs::write_atomic};
 use std::{ops::Range, path::Path};
 
+/// Largest size of a file with a record, in bytes: 4 GiB, about what a WAV file can have. Files are
+/// written and checked in memory.
+pub const MAX_BYTES: u64 = 1 << 32;
+
 /// The bytes of a PNG, WAV or GIF file with a record. A record that they have is replaced.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the bytes are of no such file or damaged, or the record has more
-/// than 4 MiB; [`Error::Unsupported`] for RF64.
+/// [`Error::InvalidArgument`] if the bytes are of no such file or damaged, the record has more than
+/// 4 MiB, or the file has more than [`MAX_BYTES`] with it; [`Error::Unsupported`] for RF64.
 pub fn embed(bytes: &[u8], provenance: &Provenance) -> Result<Vec<u8>> {
     let format = Format::of(bytes)?;
     let scan = format.scan(bytes).map_err(|fault| {
@@ -68,11 +79,20 @@ pub fn embed(bytes: &[u8], provenance: &Provenance) -> Result<Vec<u8>> {
         Error::argument("bytes", fault, expected)
     })?;
     let text = record::seal(provenance, &scan.content_hash)?;
-    match format {
-        Format::Png => png::insert(bytes, &scan, &text),
-        Format::Wav => wav::insert(bytes, &scan, &text, provenance),
-        Format::Gif => Ok(gif::insert(bytes, &scan, &text)),
+    let with = match format {
+        Format::Png => png::insert(bytes, &scan, &text)?,
+        Format::Wav => wav::insert(bytes, &scan, &text, provenance)?,
+        Format::Gif => gif::insert(bytes, &scan, &text),
+    };
+    match with.len() as u64 {
+        0..=MAX_BYTES => Ok(with),
+        _ => Err(too_large(with.len())),
     }
+}
+
+fn too_large(length: usize) -> Error {
+    let found = format!("{length} bytes with the record");
+    Error::argument("bytes", found, format!("at most {MAX_BYTES} bytes"))
 }
 
 /// Writes the bytes of a PNG, WAV or GIF file with a record to `path`, atomically.

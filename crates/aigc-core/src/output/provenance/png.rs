@@ -17,8 +17,8 @@ const BEHIND_HEADER: usize = SIGNATURE.len() + 25;
 pub(super) const KEYWORD: &str = "aigc-provenance";
 
 /// Chunks that say something about the picture and change nothing of it, `caBX` for Content
-/// Credentials.
-const METADATA: [&[u8; 4]; 6] = [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME", b"caBX"];
+/// Credentials. Not `eXIf`: its orientation turns the picture in viewers.
+const METADATA: [&[u8; 4]; 5] = [b"tEXt", b"zTXt", b"iTXt", b"tIME", b"caBX"];
 
 /// Inserts texts behind the header of a PNG file, as `tEXt` where they are ASCII and as `iTXt`
 /// (UTF-8) otherwise.

@@ -109,7 +109,8 @@ impl Provenance {
         }
     }
 
-    /// Sets a further setting.
+    /// Sets a further setting. JSON has no NaN and no infinity: as numbers they become `null`; give
+    /// them as text where they matter.
     pub fn with_setting(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.settings.insert(name.into(), value.into());
         self
@@ -234,6 +235,11 @@ fn write(value: &Value, text: &mut String) {
             }
             text.push_str(if values.is_empty() { "[]" } else { "]" });
         }
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            // Versions of serde_json differ in exponents; a record must not depend on them.
+            Some(value) => text.push_str(&format!("{value:?}")),
+            None => text.push_str(&number.to_string()),
+        },
         other => text.push_str(&other.to_string()),
     }
 }
@@ -281,6 +287,25 @@ mod tests {
             canonical(&value),
             r#"{"a":{"c":{},"d":"é\n"},"b":[1,2.5,[]]}"#
         );
+    }
+
+    #[test]
+    fn canonical_text_of_a_value_is_as_documented() {
+        let small = json!([1e-5, -2.5e-10, 1e-4, 20.0, -0.0, -7]);
+        assert_eq!(canonical(&small), "[1e-5,-2.5e-10,0.0001,20.0,-0.0,-7]");
+        let large = json!([9e15, 1e16, 1.5e300, u64::MAX]);
+        let expected = "[9000000000000000.0,1e16,1.5e300,18446744073709551615]";
+        assert_eq!(canonical(&large), expected);
+        let texts = json!("\u{1f}\u{8}\t\n\u{c}\r\"\\/\u{7f}é猫");
+        let expected = "\"\\u001f\\b\\t\\n\\f\\r\\\"\\\\/\u{7f}é猫\"";
+        assert_eq!(canonical(&texts), expected);
+        let provenance = Provenance::new("x")
+            .with_setting("small", small)
+            .with_setting("large", large);
+        let stored = open(&seal(&provenance, "").unwrap()).unwrap();
+        assert_eq!(stored.provenance().unwrap(), provenance);
+        let other = Provenance::new("x").with_setting("scale", f64::NAN);
+        assert_eq!(other.settings["scale"], Value::Null);
     }
 
     /// The usual test vectors of FIPS 180.

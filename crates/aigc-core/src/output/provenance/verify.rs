@@ -1,14 +1,11 @@
 //! Checking a file against its record.
 
 use super::{
-    Format, Provenance,
+    Format, MAX_BYTES, Provenance,
     record::{self, VERSION},
 };
 use crate::{DataFault, Error, Result, fs::read_at_most};
 use std::{fmt, path::Path};
-
-/// Limit on the size of a file that is read, in bytes.
-const MAX_BYTES: u64 = 1 << 30;
 
 /// The result of checking the provenance record of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +101,7 @@ pub fn verify(bytes: &[u8]) -> Result<Verification> {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Data`] if it has another format or more than
-/// 1 GiB; [`Error::Unsupported`] as for [`verify`].
+/// [`MAX_BYTES`]; [`Error::Unsupported`] as for [`verify`].
 pub fn verify_file(path: impl AsRef<Path>) -> Result<Verification> {
     let path = path.as_ref();
     let bytes = read_at_most(path, MAX_BYTES)?;

@@ -4,6 +4,7 @@
 use super::{
     Scan,
     record::{COMMENT, Provenance, sha256},
+    too_large,
 };
 use crate::{DataFault, Error, Result};
 
@@ -12,12 +13,16 @@ const RECORD: &[u8; 4] = b"aigc";
 
 /// Chunks that say something about the sound and change nothing of it, `C2PA` for Content
 /// Credentials.
-const METADATA: [&[u8; 4]; 4] = [RECORD, b"LIST", b"C2PA", b"JUNK"];
+const METADATA: [&[u8; 4]; 3] = [RECORD, b"C2PA", b"JUNK"];
+
+/// Types of `LIST` that are the same: texts, and labels of places. Others may hold sound (`wavl`).
+const LISTS: [&[u8; 4]; 2] = [b"INFO", b"adtl"];
 
 /// Length of `RIFF`, the size and `WAVE`.
 const HEADER: usize = 12;
 
-/// Finds the records; the hash is over types, lengths and data of all chunks but [`METADATA`].
+/// Finds the records; the hash is over types, lengths and data of all chunks but [`METADATA`] and
+/// [`LISTS`].
 pub(super) fn scan(wav: &[u8]) -> Result<Scan, DataFault> {
     let end = end_of_chunks(wav)?;
     let mut parts: Vec<&[u8]> = vec![];
@@ -41,7 +46,8 @@ pub(super) fn scan(wav: &[u8]) -> Result<Scan, DataFault> {
         let next = at + 8 + size + usize::from(padding.is_some());
         has_format |= kind == b"fmt ";
         has_data |= kind == b"data";
-        if !METADATA.contains(&kind) {
+        let is_list = kind == b"LIST" && LISTS.iter().any(|of| data.starts_with(*of));
+        if !is_list && !METADATA.contains(&kind) {
             parts.extend([kind.as_slice(), length, data]);
         }
         if kind == RECORD {
@@ -89,10 +95,7 @@ pub(super) fn insert(
     );
     push_chunk(&mut wav, b"LIST", &info);
     push_chunk(&mut wav, RECORD, text.as_bytes());
-    let size = u32::try_from(wav.len() - 8).map_err(|_| {
-        let found = format!("{} bytes with the record", wav.len());
-        Error::argument("bytes", found, "a WAV file of less than 4 GiB")
-    })?;
+    let size = u32::try_from(wav.len() - 8).map_err(|_| too_large(wav.len()))?;
     wav[4..8].copy_from_slice(&size.to_le_bytes());
     Ok(wav)
 }

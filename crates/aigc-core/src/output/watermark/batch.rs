@@ -1,30 +1,36 @@
 //! Watermarks of images in tensors.
 
-use super::{Detection, Watermark, check_size};
+use super::{Detection, Watermark, pixels::check_size};
 use crate::{Error, Result, check::ensure_argument, data::ImageShape};
 use burn::tensor::{Tensor, TensorData};
 
+/// How far values may lie outside of `[0, 1]`, as those of models do by a little.
+const TOLERANCE: f32 = 0.1;
+
 impl Watermark {
-    /// Marks every image of a batch. The mark survives the rounding to 8 bits when the images are
-    /// saved.
+    /// Marks every image of a batch. Returns the marked images, and what
+    /// [`detect_batch`](Self::detect_batch) finds in each when it is rounded to 8 bits, as saved
+    /// images are: as with [`embed`](Self::embed), a mark may not be present.
     ///
     /// # Shapes
     /// - images and output: `[batch, channels, height, width]` in `[0, 1]`, channels 1 (grey) or 3
     ///   (RGB)
     ///
     /// # Errors
-    /// As [`embed`](Self::embed); and if a value is not finite.
-    pub fn embed_batch(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
+    /// As [`embed`](Self::embed); and if a value is not finite, or outside of `[0, 1]` by more than
+    /// 0.1. Values that are outside by less are moved to the nearest in it.
+    pub fn embed_batch(&self, images: &Tensor<4>) -> Result<(Tensor<4>, Vec<Detection>)> {
         let (values, shape) = values(images, Self::MIN_SIDE)?;
         let mut marked = Vec::with_capacity(values.len());
+        let mut found = Vec::with_capacity(images.dims()[0]);
         for image in values.chunks_exact(shape.numel()) {
             let image = self.mark(image, shape)?;
+            let rounded: Vec<f32> = image.iter().map(|value| value.round()).collect();
+            found.push(self.search(&rounded, shape)?);
             marked.extend(image.iter().map(|value| value / 255.0));
         }
-        Ok(Tensor::from_data(
-            TensorData::new(marked, images.dims()),
-            &images.device(),
-        ))
+        let marked = TensorData::new(marked, images.dims());
+        Ok((Tensor::from_data(marked, &images.device()), found))
     }
 
     /// Searches the mark in every image of a batch.
@@ -33,7 +39,8 @@ impl Watermark {
     /// - images: `[batch, channels, height, width]` in `[0, 1]`, channels 1 (grey) or 3 (RGB)
     ///
     /// # Errors
-    /// As [`detect`](Self::detect); and if a value is not finite.
+    /// As [`detect`](Self::detect); and if a value is not finite, or outside of `[0, 1]` by more
+    /// than 0.1.
     pub fn detect_batch(&self, images: &Tensor<4>) -> Result<Vec<Detection>> {
         let (values, shape) = values(images, Self::MIN_DETECTED_SIDE)?;
         values
@@ -53,6 +60,10 @@ fn values(images: &Tensor<4>, min_side: usize) -> Result<(Vec<f32>, ImageShape)>
     if let Some(bad) = bad {
         return Err(Error::argument("images", bad, "finite values"));
     }
+    let allowed = -TOLERANCE..=1.0 + TOLERANCE;
+    if let Some(outside) = values.iter().find(|value| !allowed.contains(*value)) {
+        return Err(Error::argument("images", outside, "values in [0, 1]"));
+    }
     ensure_argument(!values.is_empty(), "images", 0, "at least 1")?;
     let scaled = values.iter().map(|value| value.clamp(0.0, 1.0) * 255.0);
     Ok((scaled.collect(), shape))
@@ -69,14 +80,13 @@ mod tests {
         let device = Device::flex();
         let images = Rng::new(5).uniform([2, 1, 64, 80], 0.2, 0.8, &device);
         let (ours, other) = (Watermark::new(1).with_psnr(37.0), Watermark::new(2));
-        let marked = ours.embed_batch(&images).unwrap();
+        let (marked, embedded) = ours.embed_batch(&images).unwrap();
         assert_eq!(marked.dims(), images.dims());
-        assert!(
-            ours.detect_batch(&marked)
-                .unwrap()
-                .iter()
-                .all(|d| d.present)
-        );
+        assert!(embedded.iter().all(|detection| detection.present));
+        let rounded = (marked.clone() * 255.0).round() / 255.0;
+        assert_eq!(ours.detect_batch(&rounded).unwrap(), embedded);
+        let found = ours.detect_batch(&marked).unwrap();
+        assert!(found.iter().all(|detection| detection.present));
         let found = ours.detect_batch(&images).unwrap();
         assert!(!found.iter().any(|detection| detection.present));
         let found = other.detect_batch(&marked).unwrap();
@@ -97,5 +107,13 @@ mod tests {
             mark.detect_batch(&none).unwrap_err().to_string(),
             "argument `images` is NaN, expected finite values"
         );
+        let centered = Tensor::<4>::full([1, 3, 64, 64], -1.0, &device);
+        assert_eq!(
+            mark.embed_batch(&centered).unwrap_err().to_string(),
+            "argument `images` is -1, expected values in [0, 1]"
+        );
+        let near = Tensor::<4>::full([1, 3, 64, 64], 1.05, &device);
+        let (marked, _) = mark.embed_batch(&near).unwrap();
+        assert!(marked.max().into_scalar::<f32>() <= 1.0);
     }
 }

@@ -1,46 +1,56 @@
-//! An invisible watermark for generated images.
+//! A watermark for generated images.
 //!
 //! The mark lies in the signs of cosine coefficients of the whole image: the secret key draws a
 //! random sign for each frequency, and [`embed`](Watermark::embed) moves coefficients to that sign,
-//! the cheapest first. [`detect`](Watermark::detect) needs the key and the image, but not the
-//! original: it counts the signs that agree. As a key agrees with an image that it did not mark by
-//! coin flips, the count has exactly a binomial distribution, whatever the image, and its tail is
-//! the probability of a false positive.
+//! those that cost least first. [`detect`](Watermark::detect) needs the key and the image, but not
+//! the original: it counts the signs that agree. As a key agrees with an image that it did not mark
+//! by coin flips, the count has exactly a binomial distribution, whatever the image, and its tail
+//! is the probability of a false positive.
 //!
 //! Low frequencies of the whole image survive compression and resizing (Cox et al. 1997,
 //! <https://doi.org/10.1109/83.650120>). Detection without the original is that of Barni et al.
 //! 1998 (<https://doi.org/10.1016/S0165-1684(98)00015-2>), with signs in place of values, which
-//! brightness and contrast do not change. Changes are spread to where the image has texture.
+//! brightness and contrast do not change. Changes are spread to where the image has texture. As the
+//! frequencies are those of the whole image, crops, flips and rotations can remove the mark.
 
 mod batch;
 mod binomial;
+mod goals;
+mod mark;
+mod pixels;
 mod texture;
 mod transform;
 
 use crate::{
-    Error, Result,
+    Result,
     check::ensure_argument,
     data::{Image, ImageShape},
     rng::Rng,
 };
 use binomial::upper_tail;
-use texture::texture;
+use pixels::{luma, values};
 use transform::{LowFrequencies, SIDE};
 
-/// Radii of the rings of frequencies that can carry a mark, in half periods per image. Each ring
-/// begins at an eighth of its radius. Images are marked in one ring by their size; the detector,
-/// which does not know the size at marking, tries all that fit.
+/// Radii of the rings of frequencies that a mark is searched in, in half periods per image. Each
+/// ring begins at an eighth of its radius. Images are marked in one ring by their size; the
+/// detector, which does not know the size at marking, tries all that fit. The smallest ring is the
+/// part of the next one that survives most.
 const RINGS: [usize; 4] = [24, 32, 64, 128];
 
-/// Coefficients of the wrong sign are moved if their magnitude is at most this multiple of the
-/// magnitude that marked coefficients get: larger ones would cost more than they add.
-const REACH: f64 = 2.0;
-
-/// Rounds of marking: each makes up for what the texture and the range of values took before.
-const ROUNDS: usize = 3;
-
-/// An invisible watermark with a secret key. It tells that an image was marked with this key, and
-/// carries no other data.
+/// A watermark with a secret key. It tells that an image was marked with this key, and carries no
+/// other data.
+///
+/// It is hard to see where an image has texture, and a faint grain in flat areas, most of all in
+/// dark ones. At 40 decibels, the structural similarity is about 0.98 for photographs, 0.94 for
+/// shapes on a grey background, and 0.8 for a white digit on black.
+///
+/// Not every image can hold a mark: strong contrast at low frequencies works against it, also in
+/// ordinary photographs, and areas of pure white or black leave no room. [`embed`](Self::embed)
+/// returns what can be found.
+///
+/// Who has the key can remove the mark, or forge it. A guessed phrase or number can be tried on any
+/// marked image, so that keys are best drawn at random; and the signs can be estimated from the
+/// mean of many images that were marked with one key.
 ///
 /// ```
 /// use aigc_core::{data::{Image, ImageShape}, output::Watermark};
@@ -51,8 +61,9 @@ const ROUNDS: usize = 3;
 /// let mut image = Image { shape, pixels, label: None };
 /// let watermark = Watermark::from_phrase("a secret of my studio");
 /// assert!(!watermark.detect(&image)?.present);
-/// watermark.embed(&mut image)?;
-/// assert!(watermark.detect(&image)?.present);
+/// let found = watermark.embed(&mut image)?;
+/// assert!(found.present);
+/// assert_eq!(watermark.detect(&image)?, found);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -75,31 +86,41 @@ impl std::fmt::Debug for Watermark {
 
 /// The result of the search for a watermark in an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use = "a mark may be missing, also just after embedding"]
 pub struct Detection {
     /// Whether the mark was found: the p-value is at most the false-positive rate.
     pub present: bool,
     /// Probability that a random key, with which the image was not marked, has at least this
     /// agreement; corrected for the number of rings tried.
     pub p_value: f64,
-    /// Agreement of the signs in standard deviations from that of a random key, in the ring where
-    /// it is largest.
+    /// Agreement of the signs in standard deviations from that of a random key, in the ring with
+    /// the smallest p-value.
     pub z: f64,
 }
 
 impl Watermark {
     /// Shortest side of an image that can be marked, in pixels. From 256 pixels the mark survives
     /// resizing to half the size and JPEG compression together; in smaller images it survives each
-    /// of them, in most images.
+    /// of them in most cases.
+    ///
+    /// Share of 112 to 224 crops of photographs, marked at 40 decibels, in which the mark was not
+    /// found:
+    ///
+    /// | side | unchanged | JPEG at quality 75 | half the size | half the size, then JPEG |
+    /// |---|---|---|---|---|
+    /// | 64 | 0 | 1 % | 8 % | 90 % |
+    /// | 96 | 1 % | 1 % | 1 % | 14 % |
+    /// | 128 | 1 % | 1 % | 1 % | 3 % |
     pub const MIN_SIDE: usize = 64;
     /// Shortest side of an image that a mark can be searched in, in pixels.
     pub const MIN_DETECTED_SIDE: usize = 32;
 
-    /// The watermark of `key`. Keys are secrets: who knows one can remove its mark, or forge it.
+    /// The watermark of `key`, a secret.
     pub fn new(key: u64) -> Self {
         Self::drawn(Rng::stream(key, "watermark", 0))
     }
 
-    /// The watermark whose key is derived from `phrase`.
+    /// The watermark whose key is derived from `phrase`, a secret.
     pub fn from_phrase(phrase: &str) -> Self {
         Self::drawn(Rng::stream(0, &format!("watermark/{phrase}"), 0))
     }
@@ -116,126 +137,48 @@ impl Watermark {
     }
 
     /// Sets the similarity of marked images to their originals, as peak signal-to-noise ratio in
-    /// decibels (30 to 50, 40 by default). More is less visible and less robust.
+    /// decibels (30 to 50, 40 by default), after values are rounded to 8 bits. More is less visible
+    /// and less robust. It is a mean over the image: where there is texture, pixels change up to
+    /// four times as much as in flat areas.
     #[must_use]
     pub fn with_psnr(mut self, decibels: f64) -> Self {
         self.psnr = decibels;
         self
     }
 
-    /// Sets the probability of finding the mark in an image that does not have it (1e-6 by
-    /// default).
+    /// Sets the largest probability with which a random key finds its mark in an image that does
+    /// not have it (1e-6 by default).
     #[must_use]
     pub fn with_false_positive_rate(mut self, rate: f64) -> Self {
         self.false_positive_rate = rate;
         self
     }
 
-    /// Marks `image`, grey or RGB. Where an image is saturated, as in large areas of pure white,
-    /// the mark is weaker: [`detect`](Self::detect) tells how strong it became.
+    /// Marks `image`, grey or RGB, and returns what [`detect`](Self::detect) finds in the result:
+    /// strong contrast at low frequencies and saturation, as in large areas of pure white, make the
+    /// mark weaker, so that it may not be [`present`](Detection::present). The larger
+    /// [`z`](Detection::z), the more the mark survives. After an error the image is as before.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the image has neither 1 nor 3 channels, is smaller than
-    /// [`MIN_SIDE`](Self::MIN_SIDE), or does not have the pixels of its shape, or the peak
-    /// signal-to-noise ratio is out of range.
-    pub fn embed(&self, image: &mut Image) -> Result<()> {
-        let values = values(image, Self::MIN_SIDE)?;
-        let marked = self.mark(&values, image.shape)?;
-        image.pixels = marked.iter().map(|value| value.round() as u8).collect();
-        Ok(())
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the image has neither 1 nor 3
+    /// channels, is smaller than [`MIN_SIDE`](Self::MIN_SIDE), or does not have the pixels of its
+    /// shape, or the peak signal-to-noise ratio or the false-positive rate is out of range.
+    pub fn embed(&self, image: &mut Image) -> Result<Detection> {
+        let mut marked = self.mark(&values(image, Self::MIN_SIDE)?, image.shape)?;
+        marked.iter_mut().for_each(|value| *value = value.round());
+        let found = self.search(&marked, image.shape)?;
+        image.pixels = marked.iter().map(|value| *value as u8).collect();
+        Ok(found)
     }
 
     /// Searches the mark in `image`, which may have been marked at another size.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the image has neither 1 nor 3 channels, is smaller than
-    /// [`MIN_DETECTED_SIDE`](Self::MIN_DETECTED_SIDE), or does not have the pixels of its shape, or
-    /// the false-positive rate is out of range.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the image has neither 1 nor 3
+    /// channels, is smaller than [`MIN_DETECTED_SIDE`](Self::MIN_DETECTED_SIDE), or does not have
+    /// the pixels of its shape, or the false-positive rate is out of range.
     pub fn detect(&self, image: &Image) -> Result<Detection> {
         self.search(&values(image, Self::MIN_DETECTED_SIDE)?, image.shape)
-    }
-
-    /// The marked image of `original`, with values from 0 to 255.
-    fn mark(&self, original: &[f32], shape: ImageShape) -> Result<Vec<f32>> {
-        ensure_argument(
-            (30.0..=50.0).contains(&self.psnr),
-            "psnr",
-            self.psnr,
-            "30 to 50 decibels",
-        )?;
-        let ImageShape { height, width, .. } = shape;
-        let shorter = height.min(width);
-        let radius = match shorter {
-            512.. => 128,
-            256.. => 64,
-            128.. => 32,
-            _ => 24,
-        };
-        let plane = luma(original, shape);
-        let texture = texture(&plane, width);
-        let transform = LowFrequencies::new(height, width);
-        let first = transform.forward(&plane);
-        let energy = (height * width) as f64 * 255f64.powi(2) / 10f64.powf(self.psnr / 10.0);
-        let goals = self.goals(&first, &ring(radius, height, width), energy);
-
-        let mut change = vec![0.0; height * width];
-        let mut marked = original.to_vec();
-        let mut coefficients = first;
-        for round in 0..ROUNDS {
-            let mut missing = vec![0.0; SIDE * SIDE];
-            for (index, goal) in &goals {
-                let lack = goal - coefficients[*index];
-                if round == 0 || (lack > 0.0) == self.signs[*index] {
-                    missing[*index] = lack;
-                }
-            }
-            let step = transform.inverse(&missing);
-            for ((change, step), texture) in change.iter_mut().zip(&step).zip(&texture) {
-                *change += step * texture;
-            }
-            let spent = add_clamped(&mut marked, original, &change);
-            if spent > energy {
-                let factor = (energy / spent).sqrt() as f32;
-                change.iter_mut().for_each(|x| *x *= factor);
-                add_clamped(&mut marked, original, &change);
-            }
-            if round + 1 < ROUNDS {
-                coefficients = transform.forward(&luma(&marked, shape));
-            }
-        }
-        Ok(marked)
-    }
-
-    /// The coefficients to move, and their new values: all within a distance of the wanted sign
-    /// get one magnitude, the largest that `energy`, a sum of squared changes, affords.
-    fn goals(&self, coefficients: &[f32], ring: &[usize], energy: f64) -> Vec<(usize, f32)> {
-        // Towards the wanted sign.
-        let aligned = |index: usize| {
-            let value = f64::from(coefficients[index]);
-            if self.signs[index] { value } else { -value }
-        };
-        let moves = |magnitude: f64| {
-            let each = ring.iter().map(move |index| (*index, aligned(*index)));
-            each.filter(move |(_, value)| *value > -REACH * magnitude && *value < magnitude)
-        };
-        let (mut low, mut high) = (0.0, energy.sqrt());
-        for _ in 0..40 {
-            let magnitude = 0.5 * (low + high);
-            let cost: f64 = moves(magnitude)
-                .map(|(_, value)| (magnitude - value).powi(2))
-                .sum();
-            if cost > energy {
-                high = magnitude;
-            } else {
-                low = magnitude;
-            }
-        }
-        moves(low)
-            .map(|(index, _)| {
-                let goal = if self.signs[index] { low } else { -low };
-                (index, goal as f32)
-            })
-            .collect()
     }
 
     /// Searches the mark in values from 0 to 255.
@@ -285,20 +228,6 @@ impl Watermark {
     }
 }
 
-/// Sets `marked` to `original` with `change` added to each channel, within 0 to 255. Returns the
-/// mean over channels of the sum of squared changes.
-fn add_clamped(marked: &mut [f32], original: &[f32], change: &[f32]) -> f64 {
-    let mut spent = 0.0;
-    let planes = marked.chunks_exact_mut(change.len());
-    for (marked, original) in planes.zip(original.chunks_exact(change.len())) {
-        for ((marked, original), change) in marked.iter_mut().zip(original).zip(change) {
-            *marked = (original + change).clamp(0.0, 255.0);
-            spent += f64::from(*marked - original).powi(2);
-        }
-    }
-    spent * change.len() as f64 / original.len() as f64
-}
-
 /// Indices of the coefficients of a ring that an image of this size has.
 fn ring(radius: usize, height: usize, width: usize) -> Vec<usize> {
     let squares = (radius * radius).div_ceil(64)..radius * radius;
@@ -306,47 +235,6 @@ fn ring(radius: usize, height: usize, width: usize) -> Vec<usize> {
     let rows = (0..side.min(height)).flat_map(|u| (0..side.min(width)).map(move |v| (u, v)));
     rows.filter(|(u, v)| squares.contains(&(u * u + v * v)))
         .map(|(u, v)| u * SIDE + v)
-        .collect()
-}
-
-fn check_size(shape: ImageShape, min_side: usize) -> Result<()> {
-    ensure_argument(
-        matches!(shape.channels, 1 | 3),
-        "channels",
-        shape.channels,
-        "1 (grey) or 3 (RGB)",
-    )?;
-    ensure_argument(
-        shape.height.min(shape.width) >= min_side,
-        "image",
-        format!("{}×{}", shape.height, shape.width),
-        &format!("at least {min_side}×{min_side} pixels"),
-    )
-}
-
-fn values(image: &Image, min_side: usize) -> Result<Vec<f32>> {
-    check_size(image.shape, min_side)?;
-    if image.pixels.len() != image.shape.numel() {
-        return Err(Error::argument(
-            "image",
-            format!("{} values", image.pixels.len()),
-            format!("{}, as its shape says", image.shape.numel()),
-        ));
-    }
-    Ok(image.pixels.iter().map(|value| f32::from(*value)).collect())
-}
-
-/// Brightness around 0, `[height, width]`, with the weights of JPEG (ITU-R BT.601).
-fn luma(values: &[f32], shape: ImageShape) -> Vec<f32> {
-    let plane = shape.height * shape.width;
-    if shape.channels == 1 {
-        return values.iter().map(|value| value - 128.0).collect();
-    }
-    let (red, rest) = values.split_at(plane);
-    let (green, blue) = rest.split_at(plane);
-    let colours = red.iter().zip(green).zip(blue);
-    colours
-        .map(|((r, g), b)| 0.299 * r + 0.587 * g + 0.114 * b - 128.0)
         .collect()
 }
 

@@ -54,6 +54,10 @@ impl<M: Module + 'static> Session<'_, '_, M> {
 
     /// The value of the metric that decides which model is best.
     fn deciding_metric(&self, metrics: &[(String, f64)]) -> Result<Option<f64>> {
+        // An evaluation that was interrupted has no metrics.
+        if metrics.is_empty() {
+            return Ok(None);
+        }
         let Some(name) = &self.trainer.config.metric_for_best_model else {
             return Ok(metrics.first().map(|(_, value)| *value));
         };

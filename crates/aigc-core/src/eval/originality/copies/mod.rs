@@ -8,7 +8,7 @@ pub use windows::Alignment;
 use super::calibration::{Calibration, CalibrationConfig, ratio};
 use crate::{
     Result,
-    check::ensure,
+    check::{ensure, ensure_argument},
     data::{ImageBatch, ImageShape},
 };
 use burn::tensor::{Device, Tensor};
@@ -90,9 +90,9 @@ pub struct CopyMatch {
 /// The center of each training image is compared with the sample at each displacement, also
 /// flipped; the pixels are normalised to mean 0 and norm 1. The score of a sample is the distance
 /// to the nearest training image over the distance to the `k`-th nearest (the ratio of Lowe 2004,
-/// <https://doi.org/10.1023/B:VISI.0000029664.99615.94>, section 7.1, with another `k`). So a sample
-/// in a dense region, such as a handwritten "1", is no copy because many training images resemble
-/// it. The threshold is calibrated on held-out images, see [`Calibration`].
+/// <https://doi.org/10.1023/B:VISI.0000029664.99615.94>, section 7.1, with another `k`). So a
+/// sample in a dense region, such as a handwritten "1", is no copy because many training images
+/// resemble it. The threshold is calibrated on held-out images, see [`Calibration`].
 ///
 /// The training images are kept in memory with one byte per value, their averages over the grid on
 /// the device. Images beyond about 64×64 pixels are better reduced before.
@@ -163,9 +163,11 @@ impl CopyDetector {
     /// - images: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the images have another shape
-    /// than the training images, or values that are not finite.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there are no images, or they
+    /// have another shape than the training images, or values that are not finite.
     pub fn detect(&self, images: &Tensor<4>) -> Result<Vec<CopyMatch>> {
+        let count = images.dims()[0];
+        ensure_argument(count > 0, "images", count, "at least 1")?;
         let found = self.index.search("images", images, self.k)?;
         let matched = |near: index::Nearest| {
             let score = ratio(near.distances[0], near.distances[self.k - 1]);

@@ -139,6 +139,8 @@ fn bad_input_is_an_error() {
             .to_string()
             .contains("`images` is images of 1×9×8")
     );
+    let none = detector.detect(&Tensor::zeros([0, 1, 8, 8], &device));
+    assert!(none.unwrap_err().to_string().contains("`images` is 0"));
     let broken = Tensor::<4>::zeros([1, 1, 8, 8], &device) + f32::NAN;
     assert!(
         detector

@@ -7,7 +7,7 @@ use super::{
     spans::{Query, Span, is_start, maximal_spans, trim},
     suffixes::{SEPARATOR, Suffixes},
 };
-use crate::{DataFault, Error, Result};
+use crate::{DataFault, Error, Result, fs::read_text};
 use std::{ops::Range, path::Path};
 
 /// Finds passages of generated text in a training text of up to 2 GiB.
@@ -65,26 +65,28 @@ impl TextIndex {
         builder.build()
     }
 
-    /// Indexes text files, one document each. Their sizes are checked before they are read.
+    /// Indexes text files, one document each. Their sizes are checked before they are read. A
+    /// byte-order mark at the beginning is no part of the text, and offsets do not count it.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Data`] if it is not UTF-8, and those of
-    /// [`from_texts`](Self::from_texts).
+    /// [`Error::Io`] if a file cannot be read; [`Error::Data`] if it is not UTF-8, or grows while
+    /// files are read; and those of [`from_texts`](Self::from_texts).
     pub fn from_files<P: AsRef<Path>>(paths: &[P], config: &TextIndexConfig) -> Result<Self> {
-        let mut bytes = 0u64;
-        for path in paths {
-            bytes += std::fs::metadata(path).map_err(Error::io(path))?.len();
-        }
+        let sizes = paths.iter().map(|path| {
+            let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+            Ok(metadata.len())
+        });
+        let sizes = sizes.collect::<Result<Vec<u64>>>()?;
+        let bytes: u64 = sizes.iter().sum();
         config.check_size(bytes, paths.len(), 0)?;
         let mut builder = Builder::new(*config, bytes, paths.len());
-        for path in paths {
-            let content = std::fs::read(path).map_err(Error::io(path))?;
-            let text = String::from_utf8(content).map_err(|error| {
-                Error::data(
-                    path,
-                    DataFault::Decode(format!("not UTF-8: {}", error.utf8_error())),
-                )
-            })?;
+        for (path, size) in paths.iter().zip(sizes) {
+            let text = read_text(path)?;
+            if text.len() as u64 > size {
+                let found = text.len();
+                let fault = format!("{found} bytes, but {size} when its size was checked");
+                return Err(Error::data(path, DataFault::Mismatch(fault)));
+            }
             builder.add(&text);
         }
         builder.build()
@@ -353,10 +355,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (good, bad) = (dir.path().join("a.txt"), dir.path().join("b.txt"));
         std::fs::write(&good, "a line of text").unwrap();
-        std::fs::write(&bad, [b'a', 0xff]).unwrap();
+        std::fs::write(&bad, b"a\n\xff").unwrap();
         let index = TextIndex::from_files(&[&good], &plain()).unwrap();
         assert_eq!(index.spans("line of", 7).unwrap()[0].offset, 2);
         let error = TextIndex::from_files(&[&good, &bad], &plain()).unwrap_err();
-        assert!(error.to_string().contains("not UTF-8"), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.contains("not UTF-8 from byte 2 on (line 2)"),
+            "{error}"
+        );
+        // With a byte-order mark.
+        std::fs::write(&good, "\u{feff}a line of text").unwrap();
+        let index = TextIndex::from_files(&[&good], &plain()).unwrap();
+        assert_eq!(index.spans("line of", 7).unwrap()[0].offset, 2);
+        assert_eq!(index.spans("\u{feff}", 1).unwrap(), []);
+    }
+
+    /// The kernel's files have no length before they are read.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn files_longer_than_checked_are_errors() {
+        let error = TextIndex::from_files(&["/proc/version"], &plain()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("but 0 when its size was checked"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     overlap::{NgramOverlap, TextUnit, overlap},
     spans::{Span, covered},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, eval::bootstrap, rng::Rng};
 use std::cmp::Reverse;
 
 /// What [`TextIndex::originality`] measures.
@@ -45,6 +45,17 @@ pub struct TextOriginality {
     pub copied_characters: usize,
     /// The longest spans, longest first; also those shorter than the configured length.
     pub longest: Vec<TextSpan>,
+    /// The part of each text in these numbers.
+    parts: Vec<Part>,
+}
+
+/// The part of one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    /// Characters: copied ones, and all.
+    characters: NgramOverlap,
+    /// For each length of n-grams.
+    ngrams: Vec<NgramOverlap>,
 }
 
 impl TextOriginality {
@@ -52,6 +63,63 @@ impl TextOriginality {
     pub fn copied_share(&self) -> Option<f64> {
         (self.characters > 0).then(|| self.copied_characters as f64 / self.characters as f64)
     }
+
+    /// A bootstrap interval of [`copied_share`](Self::copied_share): texts are drawn with
+    /// replacement, as the characters of a text are not independent.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] without characters, for fewer than 20 rounds, or a confidence
+    /// outside (0, 1).
+    pub fn copied_interval(
+        &self,
+        rounds: usize,
+        confidence: f64,
+        rng: &mut Rng,
+    ) -> Result<(f64, f64)> {
+        let parts = self.parts.iter().map(|part| part.characters);
+        share_interval(parts, rounds, confidence, rng)
+    }
+
+    /// A bootstrap interval of the share of n-grams of length `n` that occur in the training text;
+    /// see [`copied_interval`](Self::copied_interval).
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `n` is not among [`ngrams`](Self::ngrams), or no text has
+    /// n-grams of this length; for fewer than 20 rounds, or a confidence outside (0, 1).
+    pub fn ngram_interval(
+        &self,
+        n: usize,
+        rounds: usize,
+        confidence: f64,
+        rng: &mut Rng,
+    ) -> Result<(f64, f64)> {
+        let Some(column) = self.ngrams.iter().position(|(length, _)| *length == n) else {
+            let lengths: Vec<usize> = self.ngrams.iter().map(|(length, _)| *length).collect();
+            return Err(Error::argument("n", n, format!("one of {lengths:?}")));
+        };
+        let parts = self.parts.iter().map(|part| part.ngrams[column]);
+        share_interval(parts, rounds, confidence, rng)
+    }
+}
+
+/// Of the share of all parts together.
+fn share_interval(
+    parts: impl Iterator<Item = NgramOverlap>,
+    rounds: usize,
+    confidence: f64,
+    rng: &mut Rng,
+) -> Result<(f64, f64)> {
+    // An empty part changes no share, and a round of empty ones has none.
+    let parts: Vec<NgramOverlap> = parts.filter(|part| part.total > 0).collect();
+    if parts.is_empty() {
+        let expected = "at least one with characters or n-grams of this length";
+        return Err(Error::argument("texts", "all too short", expected));
+    }
+    bootstrap(parts.len(), rounds, confidence, rng, |items| {
+        let mut sum = NgramOverlap::default();
+        items.iter().for_each(|i| sum += parts[*i]);
+        Ok(sum.found as f64 / sum.total as f64)
+    })
 }
 
 /// A copied span of one of several texts.
@@ -129,18 +197,30 @@ impl TextIndex {
             ngrams: lengths.map(|n| (*n, NgramOverlap::default())).collect(),
             copied_characters: 0,
             longest: Vec::new(),
+            parts: Vec::with_capacity(texts.len()),
         };
         for (number, text) in texts.iter().enumerate() {
             let text = text.as_ref();
             let query = self.query(name, text)?;
             let maximal = self.maximal(&query);
-            result.characters += query.inner.len();
-            for (n, sum) in &mut result.ngrams {
-                *sum += overlap(&query, &maximal, *n, config.unit);
-            }
             let mut spans = self.trimmed(&query, &maximal);
             let is_long = |span: &&Span| span.characters() >= config.min_span_characters;
-            result.copied_characters += covered(spans.iter().filter(is_long).copied());
+            let ngrams = config.ngrams.iter();
+            let part = Part {
+                characters: NgramOverlap {
+                    found: covered(spans.iter().filter(is_long).copied()),
+                    total: query.inner.len(),
+                },
+                ngrams: ngrams
+                    .map(|n| overlap(&query, &maximal, *n, config.unit))
+                    .collect(),
+            };
+            result.characters += part.characters.total;
+            result.copied_characters += part.characters.found;
+            for ((_, sum), of_text) in result.ngrams.iter_mut().zip(&part.ngrams) {
+                *sum += *of_text;
+            }
+            result.parts.push(part);
             spans.sort_by_key(|span| (Reverse(span.characters()), span.start));
             spans.truncate(config.longest_spans);
             let listed = spans.iter().map(|span| {
@@ -195,6 +275,45 @@ mod tests {
         assert_eq!(own.copied_characters, 26);
         assert_eq!(own.copied_share(), Some(26.0 / 44.0));
         assert_eq!(held_out.copied_share(), Some(0.0));
+    }
+
+    /// Texts of equal length, a third of which are copied: nearly the normal interval of a share.
+    /// Empty texts change nothing.
+    #[test]
+    fn intervals_are_those_of_independent_texts() {
+        let copied = "The quick brown fox jumps over the lazy dog.";
+        let own = "x".repeat(copied.chars().count());
+        let index = TextIndex::from_texts(&[copied], &TextIndexConfig::default()).unwrap();
+        let config = OriginalityConfig {
+            ngrams: vec![5, 60],
+            min_span_characters: 20,
+            ..OriginalityConfig::default()
+        };
+        let mut texts = vec![own.as_str(); 60];
+        texts[..20].fill(copied);
+        let mut rng = Rng::new(1);
+        let found = index.originality(&texts, &config).unwrap();
+        let share = 1.0 / 3.0;
+        assert!((found.copied_share().unwrap() - share).abs() < 1e-12);
+        let half = 1.96 * (share * (1.0 - share) / 60.0f64).sqrt();
+        for (low, high) in [
+            found.copied_interval(2000, 0.95, &mut rng).unwrap(),
+            found.ngram_interval(5, 2000, 0.95, &mut rng).unwrap(),
+        ] {
+            assert!((low - (share - half)).abs() < 0.2 * half, "{low}");
+            assert!((high - (share + half)).abs() < 0.2 * half, "{high}");
+        }
+        texts.extend([""; 40]);
+        let more = index.originality(&texts, &config).unwrap();
+        let of = |found: &TextOriginality| found.copied_interval(200, 0.9, &mut Rng::new(2));
+        assert_eq!(of(&more).unwrap(), of(&found).unwrap());
+        let error = |n, rounds| {
+            let found = found.ngram_interval(n, rounds, 0.95, &mut Rng::new(0));
+            found.unwrap_err().to_string()
+        };
+        assert!(error(6, 100).contains("`n` is 6, expected one of [5, 60]"));
+        assert!(error(60, 100).contains("all too short"));
+        assert!(error(5, 19).contains("`rounds` is 19"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ranges, ticks and their labels.
 
-use super::super::number::{fixed, plain};
+use super::super::number::{fixed, plain, superscript};
 
 /// A range of values on a side of a chart.
 #[derive(Clone, Copy, Debug)]
@@ -81,24 +81,37 @@ impl Axis {
             .find(|step| *step >= rough * 0.7)
             .unwrap_or(power);
         let first = (self.low / step).ceil() as i64;
-        let decimals = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
-        let large = self.high.abs().max(self.low.abs());
+        let (unit, name) = unit(self.high.abs().max(self.low.abs()));
+        // As many decimals as tell one step from the next.
+        let decimals = (-(step / unit).log10().floor()).clamp(0.0, 9.0) as usize;
         (first..first + 12)
             .map(|k| k as f64 * step)
             .filter(inside)
-            .map(|v| {
-                let label = if !(1e-3..1e4).contains(&large) {
-                    short(v)
-                } else {
-                    fixed(v, decimals)
-                };
-                (v, label)
+            .map(|v| match v == 0.0 && unit != 1.0 {
+                true => (v, "0".into()),
+                false => (v, format!("{}{name}", fixed(v / unit, decimals))),
             })
             .collect()
     }
 }
 
-/// A label of few characters: thousands as k, millions as M.
+/// The unit of the labels of an even axis, and its name: thousands as k, millions as M.
+fn unit(largest: f64) -> (f64, String) {
+    match largest {
+        _ if (1e-3..1e4).contains(&largest) || largest == 0.0 => (1.0, String::new()),
+        _ if (1e4..1e6).contains(&largest) => (1e3, "k".into()),
+        _ if (1e6..1e9).contains(&largest) => (1e6, "M".into()),
+        _ => {
+            let exponent = largest.log10().floor() as i32;
+            (
+                10f64.powi(exponent),
+                format!(" × 10{}", superscript(exponent)),
+            )
+        }
+    }
+}
+
+/// The label of a power of ten or a multiple, on a logarithmic axis.
 fn short(value: f64) -> String {
     match value.abs() {
         size if (1e6..1e9).contains(&size) => format!("{}M", plain(value / 1e6)),
@@ -127,6 +140,26 @@ mod tests {
         assert_eq!(labels(1.0, 9.0, true), ["1", "2", "5"]);
         assert!(labels(2.0, 2.4, true).len() >= 3);
         assert!(labels(1e-9, 1e9, true).len() < 8);
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        for (low, high) in [
+            (104_500.0, 104_550.0),
+            (1_234_500.0, 1_234_550.0),
+            (9_990.0, 10_010.0),
+            (-2e10, 3.0001e10),
+            (5.00e-5, 5.01e-5),
+            (0.0, 2e-7),
+            (0.1234, 0.1236),
+        ] {
+            let labels = labels(low, high, false);
+            let distinct: std::collections::HashSet<&String> = labels.iter().collect();
+            assert!(labels.len() >= 3, "{labels:?}");
+            assert_eq!(distinct.len(), labels.len(), "{labels:?}");
+        }
+        let thousands = labels(104_500.0, 104_550.0, false);
+        assert_eq!(thousands[..2], ["104.50k", "104.51k"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod statistics;
 pub use score::{BleuScore, Smoothing};
 pub use statistics::BleuStatistics;
 
-use super::{MAX_ORDER, Tokenizer, check_corpus};
+use super::{MAX_ORDER, Tokenizer, corpus::per_sentence};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::hash::Hash;
@@ -69,14 +69,9 @@ impl Bleu {
         references: &[R],
     ) -> Result<BleuScore> {
         self.validate()?;
-        check_corpus(hypotheses.len(), references.len())?;
-        let statistics = hypotheses
-            .iter()
-            .zip(references)
-            .map(|(hypothesis, references)| {
-                BleuStatistics::of(hypothesis.as_ref(), references.as_ref(), self.max_order)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let statistics = per_sentence(hypotheses, references, |hypothesis, references| {
+            BleuStatistics::of(hypothesis.as_ref(), references.as_ref(), self.max_order)
+        })?;
         self.combine(&statistics)
     }
 
@@ -111,20 +106,12 @@ impl Bleu {
         references: &[R],
     ) -> Result<Vec<BleuStatistics>> {
         self.validate()?;
-        check_corpus(hypotheses.len(), references.len())?;
-        hypotheses
-            .iter()
-            .zip(references)
-            .map(|(hypothesis, references)| {
-                let references = references.as_ref().iter();
-                let references: Vec<_> = references.map(|text| self.split(text.as_ref())).collect();
-                BleuStatistics::of(
-                    &self.split(hypothesis.as_ref()),
-                    &references,
-                    self.max_order,
-                )
-            })
-            .collect()
+        per_sentence(hypotheses, references, |hypothesis, references| {
+            let references = references.as_ref().iter();
+            let references: Vec<_> = references.map(|text| self.split(text.as_ref())).collect();
+            let hypothesis = self.split(hypothesis.as_ref());
+            BleuStatistics::of(&hypothesis, &references, self.max_order)
+        })
     }
 
     /// The score of the sentences with these statistics.

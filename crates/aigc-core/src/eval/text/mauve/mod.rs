@@ -1,6 +1,7 @@
 //! MAUVE: how close the distribution of generated text is to that of human text.
 
 mod divergence;
+mod interval;
 mod kmeans;
 mod pca;
 
@@ -67,6 +68,10 @@ pub struct Mauve {
     pub p_hist: Vec<f64>,
     /// Share of the second set in each bucket.
     pub q_hist: Vec<f64>,
+    /// Number of texts of the first set in each bucket.
+    pub p_counts: Vec<u64>,
+    /// Number of texts of the second set in each bucket.
+    pub q_counts: Vec<u64>,
     /// Number of buckets.
     pub num_buckets: usize,
 }
@@ -130,31 +135,30 @@ impl MauveConfig {
     /// empty, or if their lengths differ.
     pub fn compute_from_counts(&self, p: &[u64], q: &[u64]) -> Result<Mauve> {
         self.check()?;
-        for (name, counts) in [("p", p), ("q", q)] {
-            if counts.iter().all(|count| *count == 0) {
-                return Err(Error::argument(name, "empty", "at least one text"));
-            }
-        }
-        if p.len() != q.len() {
-            let expected = format!("{} buckets, as in p", p.len());
-            return Err(Error::argument("q", q.len(), expected));
-        }
-        let curve = |p: &[f64], q: &[f64]| {
-            divergence_curve(p, q, self.divergence_curve_points, self.scaling_factor)
-        };
+        check_counts(p, q)?;
         let (p_hist, q_hist) = (histogram(p, 0.0), histogram(q, 0.0));
         let (p_star, q_star) = (histogram(p, 0.5), histogram(q, 0.5));
-        let divergence_curve = curve(&p_hist, &q_hist);
+        let divergence_curve = self.curve(&p_hist, &q_hist);
         Ok(Mauve {
             mauve: area(&divergence_curve),
             frontier_integral: frontier_integral(&p_hist, &q_hist),
-            mauve_star: area(&curve(&p_star, &q_star)),
+            mauve_star: self.score(&p_star, &q_star),
             frontier_integral_star: frontier_integral(&p_star, &q_star),
             divergence_curve,
             num_buckets: p.len(),
             p_hist,
             q_hist,
+            p_counts: p.to_vec(),
+            q_counts: q.to_vec(),
         })
+    }
+
+    fn score(&self, p: &[f64], q: &[f64]) -> f64 {
+        area(&self.curve(p, q))
+    }
+
+    fn curve(&self, p: &[f64], q: &[f64]) -> Vec<[f64; 2]> {
+        divergence_curve(p, q, self.divergence_curve_points, self.scaling_factor)
     }
 
     fn check(&self) -> Result<()> {
@@ -185,6 +189,19 @@ impl MauveConfig {
         }
         Ok(())
     }
+}
+
+fn check_counts(p: &[u64], q: &[u64]) -> Result<()> {
+    for (name, counts) in [("p", p), ("q", q)] {
+        if counts.iter().all(|count| *count == 0) {
+            return Err(Error::argument(name, "empty", "at least one text"));
+        }
+    }
+    if p.len() != q.len() {
+        let expected = format!("{} buckets, as in p", p.len());
+        return Err(Error::argument("q", q.len(), expected));
+    }
+    Ok(())
 }
 
 /// Shares of counts, with `more` added to each of them.

@@ -87,3 +87,39 @@ fn long_texts_of_png_are_refused() {
         assert!(png::read_texts(&file, &[png::KEYWORD]).is_err());
     }
 }
+
+#[test]
+fn compressed_texts_of_png_are_read_up_to_a_limit() {
+    let with = embed(&png(), &provenance()).unwrap();
+    let text = png::read_texts(&with, &[png::KEYWORD]).unwrap();
+    let text = text[0].1.as_bytes();
+    let file = |kind: &[u8; 4], head: &[u8], data: &[u8]| {
+        let data = [png::KEYWORD.as_bytes(), head, data].concat();
+        [&png()[..33], &chunk(kind, &data), &png()[33..]].concat()
+    };
+    for (kind, head) in [(b"zTXt", b"\0\0".as_slice()), (b"iTXt", b"\0\x01\0en\0k\0")] {
+        let packed = file(kind, head, &zlib(text));
+        let found = verify(&packed).unwrap();
+        assert_eq!(found, Verification::Valid(provenance()));
+        let bomb = file(kind, head, &zlib(&vec![b' '; record::MAX_TEXT + 1]));
+        let found = verify(&bomb).unwrap().to_string();
+        assert!(found.contains("unpacks to more than"), "{found}");
+        assert!(png::read_texts(&bomb, &[png::KEYWORD]).is_err());
+        let broken = file(kind, head, &zlib(text)[..20]);
+        let found = verify(&broken).unwrap();
+        assert!(matches!(found, Verification::RecordChanged { .. }));
+    }
+}
+
+/// What turns a picture, and lists with sound.
+#[test]
+fn other_chunks_are_content() {
+    let mut turned = embed(&png(), &provenance()).unwrap();
+    // Orientation 6: to be turned by a quarter.
+    let tag = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    turned.splice(33..33, chunk(b"eXIf", tag));
+    for changed in [turned, with_list(b"wavl")] {
+        let found = verify(&changed).unwrap();
+        assert_eq!(found, Verification::ContentChanged(provenance()));
+    }
+}
