@@ -31,14 +31,19 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 22] = [
+pub const OPERATIONS: [Operation; 27] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
     ("conv2d small maps", 2e-5, conv2d_small_maps),
     ("conv2d 1×1", 2e-5, conv2d_1x1),
+    ("conv1d", 2e-5, conv1d),
+    ("conv2d depthwise", 2e-5, depthwise),
     ("conv_transpose2d", 2e-5, conv_transpose2d),
+    ("conv_transpose1d", 2e-5, conv_transpose1d),
     ("linear", 1e-5, linear),
     ("activation", 5e-6, activation),
+    ("snake", 5e-5, snake),
+    ("lstm_cell", 1e-5, lstm_cell),
     ("group_norm", 2e-5, group_norm),
     ("batch_norm", 2e-5, batch_norm),
     ("layer_norm", 2e-5, layer_norm),
@@ -127,6 +132,8 @@ fn some_activation(rng: &mut Rng) -> Activation {
         Activation::QuickGelu,
         Activation::Mish,
         Activation::SoftClamp(3.0),
+        Activation::Elu(1.0),
+        Activation::Elu(0.6),
     ];
     all[pick(rng, 0, all.len() - 1)]
 }
@@ -135,7 +142,7 @@ fn some_activation(rng: &mut Rng) -> Activation {
 /// to it that rounding decides on which side.
 fn scale_up_before(activation: Activation, rng: &mut Rng) -> usize {
     match activation {
-        Activation::Relu | Activation::LeakyRelu(_) => 1,
+        Activation::Relu | Activation::LeakyRelu(_) | Activation::Elu(_) => 1,
         _ => scale_up(rng),
     }
 }
@@ -262,6 +269,71 @@ fn conv2d_1x1(rng: &mut Rng) -> Case {
     )
 }
 
+/// Rows of samples with long kernels, dilations, strides and groups; one in ten is so long that it
+/// is cut into windows.
+fn conv1d(rng: &mut Rng) -> Case {
+    let groups = [1, 1, 1, 2, 4][pick(rng, 0, 4)];
+    let channels_in = groups * pick(rng, 1, 8);
+    let kernel = [1, 3, 4, 7, 11, 41][pick(rng, 0, 5)];
+    let (stride, dilation) = (
+        [1, 1, 2, 3, 4, 8][pick(rng, 0, 5)],
+        [1, 1, 3, 5][pick(rng, 0, 3)],
+    );
+    let reach = dilation * (kernel - 1) + 1;
+    let padding = pick(rng, 0, reach / 2);
+    let least = reach.saturating_sub(2 * padding).max(1);
+    let long = if pick(rng, 0, 9) == 0 { 1500 } else { 120 };
+    let x = [
+        pick(rng, 1, 3),
+        channels_in,
+        1,
+        pick(rng, least, least + long),
+    ];
+    let weight = [groups * pick(rng, 1, 20), channels_in / groups, 1, kernel];
+    let bias = pick(rng, 0, 1) == 1;
+    convolution(
+        x,
+        weight,
+        bias,
+        ConvOptions::new([1, stride], [0, padding], [1, dilation], groups),
+        some_layout(rng),
+    )
+}
+
+/// A kernel of every channel's own, or a few.
+fn depthwise(rng: &mut Rng) -> Case {
+    let groups = pick(rng, 1, 24);
+    let kernel = [[1, 3], [1, 7], [3, 3], [5, 2], [1, 41]][pick(rng, 0, 4)];
+    let (stride, dilation) = (
+        [pick(rng, 1, 2), pick(rng, 1, 3)],
+        [pick(rng, 1, 2), [1, 3, 9][pick(rng, 0, 2)]],
+    );
+    let padding = [0, 1].map(|axis| pick(rng, 0, dilation[axis] * (kernel[axis] - 1)));
+    let size = [0, 1].map(|axis| {
+        let reach = dilation[axis] * (kernel[axis] - 1) + 1;
+        let least = reach.saturating_sub(2 * padding[axis]).max(1);
+        pick(rng, least, least + [6, 150][axis])
+    });
+    let height = if kernel[0] == 1 && pick(rng, 0, 1) == 0 {
+        1
+    } else {
+        size[0]
+    };
+    let per_group = [1, 1, 1, 2][pick(rng, 0, 3)];
+    let (x, weight) = (
+        [pick(rng, 1, 4), groups, height, size[1]],
+        [groups * per_group, 1, kernel[0], kernel[1]],
+    );
+    let bias = pick(rng, 0, 1) == 1;
+    convolution(
+        x,
+        weight,
+        bias,
+        ConvOptions::new(stride, padding, dilation, groups),
+        some_layout(rng),
+    )
+}
+
 fn conv_transpose2d(rng: &mut Rng) -> Case {
     let groups = [1, 1, 1, 2][pick(rng, 0, 3)];
     let (channels_in, per_group) = (groups * pick(rng, 1, 9), pick(rng, 1, 20));
@@ -284,11 +356,22 @@ fn conv_transpose2d(rng: &mut Rng) -> Case {
     let x = [batch, channels_in, size[0], size[1]];
     let weight = [channels_in, per_group, kernel[0], kernel[1]];
     let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, groups);
+    transposed_convolution(x, weight, bias, options, layout)
+}
+
+/// A transposed convolution of an input and a weight of these shapes.
+fn transposed_convolution(
+    x: [usize; 4],
+    weight: [usize; 4],
+    bias: bool,
+    options: ConvTransposeOptions<2>,
+    layout: Layout,
+) -> Case {
     Case {
         lens: vec![
             x.iter().product(),
             weight.iter().product(),
-            per_group * groups,
+            weight[1] * options.groups,
         ],
         about: format!("{x:?} by {weight:?}, {options:?}"),
         compute: Box::new(move |t| {
@@ -303,6 +386,25 @@ fn conv_transpose2d(rng: &mut Rng) -> Case {
             )
         }),
     }
+}
+
+/// Rows of samples that become two to eight times as long, as in vocoders and codecs.
+fn conv_transpose1d(rng: &mut Rng) -> Case {
+    let groups = [1, 1, 1, 2, 4][pick(rng, 0, 4)];
+    let channels_in = groups * pick(rng, 1, 9);
+    let stride = [1, 2, 3, 4, 5, 8][pick(rng, 0, 5)];
+    let kernel = [stride, 2 * stride, 3, 7][pick(rng, 0, 3)];
+    let padding_out = pick(rng, 0, stride - 1);
+    let long = if pick(rng, 0, 9) == 0 { 700 } else { 60 };
+    let time = pick(rng, 1, long);
+    let most = ((time - 1) * stride + kernel - 1 + padding_out) / 2;
+    let padding = pick(rng, 0, most.min(stride));
+    let (bias, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
+    let x = [pick(rng, 1, 3), channels_in, 1, time];
+    let weight = [channels_in, pick(rng, 1, 20), 1, kernel];
+    let options =
+        ConvTransposeOptions::new([1, stride], [0, padding], [0, padding_out], [1, 1], groups);
+    transposed_convolution(x, weight, bias, options, layout)
 }
 
 fn linear(rng: &mut Rng) -> Case {
@@ -347,6 +449,46 @@ fn activation(rng: &mut Rng) -> Case {
                 ops::activation(laid(t[0].clone() * scale, [a, b], layout), activation),
                 layout,
             )
+        }),
+    }
+}
+
+/// Many short rows, or rows that are summed in parts. The arguments are small, because the rounding
+/// of large ones shows; a test of the kernel has those.
+fn snake(rng: &mut Rng) -> Case {
+    let (many, long) = (scale_up(rng), [1, 1, 1, 25][pick(rng, 0, 3)]);
+    let shape = [
+        pick(rng, 1, 4),
+        many * pick(rng, 1, 6),
+        long * pick(rng, 1, 50),
+    ];
+    let (layout, scale) = (some_layout(rng), [0.01, 0.3, 1.0][pick(rng, 0, 2)]);
+    // Frequency and divisor are one number in half of the cases.
+    let own_divisor = pick(rng, 0, 1) == 1;
+    Case {
+        lens: vec![shape.iter().product(), shape[1], shape[1]],
+        about: format!("{shape:?}, scale {scale}, own divisor {own_divisor}, {layout:?}"),
+        compute: Box::new(move |t| {
+            let [alpha, beta] = [1, 2].map(|index: usize| (t[index].clone() * 0.3).exp());
+            let beta = if own_divisor { beta } else { alpha.clone() };
+            let x = laid(t[0].clone() * scale, shape, layout);
+            flat(ops::snake(x, alpha, beta), layout)
+        }),
+    }
+}
+
+/// Hidden states and states of the cells have different weights in the loss.
+fn lstm_cell(rng: &mut Rng) -> Case {
+    let (batch, d) = (scale_up(rng) * pick(rng, 1, 9), pick(rng, 1, 60));
+    let (layout, scale) = (some_layout(rng), [0.1, 1.0, 10.0][pick(rng, 0, 2)]);
+    Case {
+        lens: vec![batch * 4 * d, batch * d],
+        about: format!("{batch}×{d}, scale {scale}, {layout:?}"),
+        compute: Box::new(move |t| {
+            let gates = laid(t[0].clone() * scale, [batch, 4 * d], layout);
+            let cell = laid(t[1].clone(), [batch, d], layout);
+            let (hidden, cell) = ops::lstm_cell(gates, cell);
+            Tensor::cat(vec![flat(hidden, layout), flat(cell, layout)], 0)
         }),
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+pub mod fixtures;
 pub mod reference;
 #[cfg(feature = "text")]
 mod text;

@@ -160,6 +160,31 @@ fn activation_matches_default() {
 }
 
 #[test]
+fn conv1d_matches_default() {
+    check("conv1d");
+}
+
+#[test]
+fn depthwise_matches_default() {
+    check("conv2d depthwise");
+}
+
+#[test]
+fn conv_transpose1d_matches_default() {
+    check("conv_transpose1d");
+}
+
+#[test]
+fn snake_matches_default() {
+    check("snake");
+}
+
+#[test]
+fn lstm_cell_matches_default() {
+    check("lstm_cell");
+}
+
+#[test]
 fn group_norm_matches_default() {
     check("group_norm");
 }
@@ -295,7 +320,7 @@ fn kernels_match_default_with_narrower_vectors() {
     }
 }
 
-const ACTIVATIONS: [Activation; 11] = [
+const ACTIVATIONS: [Activation; 12] = [
     Activation::Relu,
     Activation::LeakyRelu(0.2),
     Activation::Gelu,
@@ -307,6 +332,7 @@ const ACTIVATIONS: [Activation; 11] = [
     Activation::QuickGelu,
     Activation::Mish,
     Activation::SoftClamp(3.0),
+    Activation::Elu(0.6),
 ];
 
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
@@ -368,6 +394,11 @@ fn nan_propagates_through_operations() {
                 )),
                 "group norm",
             );
+            let one = || Tensor::<1>::ones([1], &Device::flex());
+            let waves = x().reshape([2, 1, len]);
+            rows(read(ops::snake(waves, one(), one())), "snake");
+            let gates = Tensor::<2>::zeros([2, 4 * len], &Device::flex());
+            rows(read(ops::lstm_cell(gates, x()).1), "LSTM");
             let heads = || x().reshape([2, 1, len, 1]);
             rows(
                 read(ops::attention(heads(), heads(), heads(), None, false)),
@@ -390,6 +421,7 @@ fn activations_are_exact_at_extreme_inputs() {
         (Activation::Softplus, [0.0, 0.0, 200.0, 1e36]),
         (Activation::QuickGelu, [-0.0, -0.0, 200.0, 1e36]),
         (Activation::Mish, [-0.0, -0.0, 200.0, 1e36]),
+        (Activation::Elu(0.5), [-0.5, -0.5, 200.0, 1e36]),
     ] {
         let got = read(ops::activation(ends(), activation));
         let close =
@@ -691,6 +723,12 @@ fn operations_reject_mismatched_shapes() {
     });
     rejected("gamma of a group norm", &|| {
         drop(ops::group_norm(maps(), ones(8), ones(4), 2, 1e-5, identity))
+    });
+    rejected("beta of a snake", &|| {
+        drop(ops::snake(maps().reshape([2, 4, 9]), ones(4), ones(3)))
+    });
+    rejected("gates of an LSTM", &|| {
+        drop(ops::lstm_cell(table(), table()))
     });
     rejected("3 groups of 4", &|| {
         drop(ops::group_norm(maps(), ones(4), ones(4), 3, 1e-5, identity))

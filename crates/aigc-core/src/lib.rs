@@ -15,6 +15,9 @@
 //! | [`latent`] | interpolation in latent spaces |
 //! | [`lora`] | configuration of low-rank adapters |
 //! | [`fs`] | text files, atomic writing |
+//! | [`audio`] | sound: waveforms, files, resampling, codecs and vocoders as traits |
+//! | [`dsp`] | spectra, mels, Griffin-Lim, differentiable losses of sound |
+//! | [`music`] | notes, MIDI files, piano rolls, chorales, a synthesiser |
 //! | [`nn`] | layers shared by all model families |
 //! | [`ops`] | operations with CPU kernels and their own backward passes |
 //! | [`params`] | visiting every float tensor of a model, by path |
@@ -35,11 +38,13 @@
 #![deny(unsafe_code)]
 
 pub mod adversarial;
+pub mod audio;
 mod cancel;
 pub mod check;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod dsp;
 pub mod encoder;
 mod error;
 #[cfg(feature = "eval")]
@@ -52,6 +57,7 @@ pub mod hub_model;
 pub mod json;
 pub mod latent;
 pub mod lora;
+pub mod music;
 pub mod nn;
 #[allow(unsafe_code)]
 pub mod ops;

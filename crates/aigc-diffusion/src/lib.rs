@@ -65,9 +65,15 @@ pub use guidance::{
 pub use likelihood::BitsPerDim;
 pub use models::{
     AnyDenoiser, ClassEmbedType, ControlNetConfig, ControlNetModel, DitConfig, DitModel,
-    FluxTransformerConfig, FluxTransformerModel, PixArtTransformerConfig, PixArtTransformerModel,
-    SampleSize, Sd3TransformerConfig, Sd3TransformerModel, UNet2dConditionConfig,
-    UNet2dConditionModel, UNet2dConfig, UNet2dModel, guidance_scale_embedding,
+    FluxTransformerConfig, FluxTransformerModel, LtxVideoInputs, LtxVideoTransformer3dConfig,
+    LtxVideoTransformer3dModel, MotionAdapter, MotionAdapterConfig, PixArtTransformerConfig,
+    PixArtTransformerModel, SampleSize, Sd3TransformerConfig, Sd3TransformerModel,
+    StableAudioDitConfig, StableAudioDitModel, StableAudioProjectionConfig,
+    StableAudioProjectionModel, UNet1dConfig, UNet1dModel, UNet2dConditionConfig,
+    UNet2dConditionModel, UNet2dConfig, UNet2dModel, UNet3dConditionConfig, UNet3dConditionModel,
+    UNetMotionConfig, UNetMotionModel, UNetSpatioTemporalConditionConfig,
+    UNetSpatioTemporalConditionModel, WanTransformer3dConfig, WanTransformer3dModel, WithMotion,
+    guidance_scale_embedding,
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, LossWeighting};
 pub use pipeline::{Component, Pipeline};

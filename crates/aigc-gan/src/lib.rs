@@ -22,6 +22,9 @@
 //! [`AnyGan::from_pretrained`](Gan::from_pretrained) opens one; `AnyGan::from_hub` (feature
 //! `download`) opens one of the Hugging Face hub by its name. The literature on Wasserstein GANs
 //! calls the discriminator *critic*.
+//!
+//! [`vocoder`] turns log-mel spectrograms into sound: HiFi-GAN, UnivNet, and the discriminators
+//! that train them.
 #![forbid(unsafe_code)]
 
 mod adversarial;
@@ -35,6 +38,7 @@ mod objective;
 mod penalty;
 mod sample;
 pub mod toy;
+pub mod vocoder;
 mod weight_clip;
 
 pub use aigc_core::data::ClassLabels;

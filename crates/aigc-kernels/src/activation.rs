@@ -5,6 +5,7 @@ use super::{
         Bounded, Curve, Gelu, GeluTanh, Identity, Leaky, Mish, QuickGelu, Relu, Sigmoid, Silu,
         Softplus, Tanh, WithCurve,
     },
+    elu::Elu,
     memory::{check_len, filled},
     simd::arch,
     threads::{Shared, for_each},
@@ -48,6 +49,11 @@ pub enum Activation {
         /// The bound, which is positive.
         f32,
     ),
+    /// `x` where positive, `alpha·(eˣ − 1)` elsewhere.
+    Elu(
+        /// The size that negative values approach.
+        f32,
+    ),
 }
 
 /// `f(x)` of every element.
@@ -79,6 +85,7 @@ pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Ou
         Activation::QuickGelu => work.with(QuickGelu),
         Activation::Mish => work.with(Mish),
         Activation::SoftClamp(bound) => work.with(Bounded(bound)),
+        Activation::Elu(alpha) => work.with(Elu(alpha)),
     }
 }
 

@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod adapters;
+pub mod audio;
+pub mod music;
 #[cfg(feature = "openai")]
 pub mod openai;
 pub mod single_file;
+pub mod speech;
 pub mod text_to_image;
 pub mod training;
+pub mod video;

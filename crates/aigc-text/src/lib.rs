@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`tokenizer`] | text to tokens and back, also as a stream |
 //! | [`models`] | GPT-2, weight files, quantisation, adapters, opening any model of a directory |
+//! | [`music`] | several streams of tokens: MusicGen |
 //! | [`nn`] | layers shared by language models |
 //! | [`cache`] | keys and values of earlier tokens |
 //! | [`generate`] | greedy, sampled, beam, contrastive and assisted generation; grammars |
@@ -19,6 +20,7 @@ pub mod cache;
 mod fields;
 pub mod generate;
 pub mod models;
+pub mod music;
 pub mod nn;
 pub mod objective;
 pub mod perplexity;

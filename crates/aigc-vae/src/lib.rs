@@ -27,6 +27,7 @@
 //! | [`HierarchicalVae`] | groups of latent maps of several sizes |
 //! | [`VqVae`], [`VqVae2`], [`DiscreteVae`] | models with quantised latents |
 //! | [`AutoencoderKl`], [`AutoencoderTiny`], [`VqModel`] | autoencoders in diffusers' layout |
+//! | [`AutoencoderKlWan`], [`AutoencoderKlTemporalDecoder`] | autoencoders of videos |
 //! | [`TileConfig`] | large images in tiles |
 //! | [`LikelihoodKind`], [`Likelihood`] | what decoders output |
 //! | [`KlWeight`], [`KlTerm`], [`Mmd`] | settings of [`VaeObjective`] |
@@ -40,9 +41,12 @@
 //! | [`evaluate()`], [`log_likelihood()`], [`rate_distortion()`], [`active_units()`] | evaluation |
 //! | [`Interpolation`], [`AttributeDirection`] | operations on latents, methods of [`VaeSampler`] |
 //! | [`SpatialLatents`] | latent vectors as maps |
+//! | [`codec`] | codecs of sound: Encodec, DAC, Oobleck |
+//! | [`speech`] | VITS, a small speaker of one's own, tokenizers, alignment search |
 //! | [`compress`] | compression of images |
 #![forbid(unsafe_code)]
 
+pub mod codec;
 pub mod compress;
 mod condition;
 mod elbo;
@@ -60,6 +64,7 @@ mod prior_codes;
 mod quantizer;
 mod sample;
 mod spatial;
+pub mod speech;
 mod tiling;
 
 pub use aigc_core::encoder::Posterior;
@@ -78,11 +83,12 @@ pub use flow_posterior::FlowPosterior;
 pub use latent::{AttributeDirection, AttributeMethod, Geodesic, GeodesicConfig, Interpolation};
 pub use likelihood::{Likelihood, LikelihoodKind, LogisticMixture};
 pub use models::{
-    AnyVae, AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, ConvVae,
-    ConvVaeConfig, DiscreteVae, DownEncoderBlockType, FlowPosteriorVae, HierarchicalLevel,
-    HierarchicalPosterior, HierarchicalVae, HierarchicalVaeConfig, MlpVae, MlpVaeConfig,
-    QuantizedLatents, UpDecoderBlockType, VaeConfig, VqModel, VqModelConfig, VqVae, VqVae2,
-    VqVae2Config, VqVaeConfig, WithPrior,
+    AnyVae, AutoencoderKl, AutoencoderKlConfig, AutoencoderKlTemporalDecoder,
+    AutoencoderKlTemporalDecoderConfig, AutoencoderKlWan, AutoencoderKlWanConfig, AutoencoderTiny,
+    AutoencoderTinyConfig, ConvVae, ConvVaeConfig, DiscreteVae, DownEncoderBlockType,
+    FlowPosteriorVae, HierarchicalLevel, HierarchicalPosterior, HierarchicalVae,
+    HierarchicalVaeConfig, MlpVae, MlpVaeConfig, QuantizedLatents, UpDecoderBlockType, VaeConfig,
+    VqModel, VqModelConfig, VqVae, VqVae2, VqVae2Config, VqVaeConfig, WithPrior,
 };
 pub use objective::{
     AdversarialVae, AdversarialVaeObjective, AdversarialVaeObjectiveConfig, AdversarialWeight,

@@ -10,6 +10,11 @@
 //! | [`idx`] | MNIST-format files, plain or gzipped |
 //! | [`scenes`] | drawn images with captions from a grammar, 64×64, drawn anew in every epoch |
 //! | [`shapes`] | 24,576 drawn images, 32×32, with known factors |
+//! | [`effects`] | sound effects of eight kinds, computed |
+//! | [`melodies`] | melodies with chords from a grammar |
+//! | [`moving_digits`] | clips of digits that move, from any set of images |
+//! | [`video`] | clips, batches |
+//! | [`sound`] | directories of sounds, batches |
 //! | `folder` | a directory of images (feature `image`) |
 //! | `transforms` | shifts, flips, JPEG, noise and blur of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
@@ -24,6 +29,7 @@ mod dataset;
 pub mod digits;
 #[cfg(feature = "download")]
 pub mod download;
+pub mod effects;
 #[cfg(feature = "image")]
 pub mod folder;
 pub mod idx;
@@ -32,13 +38,17 @@ mod image_format;
 mod images;
 mod interleaved;
 mod loader;
+pub mod melodies;
+pub mod moving_digits;
 mod resample;
 mod sample;
 pub mod scenes;
 pub mod shapes;
 mod shuffle;
+pub mod sound;
 #[cfg(feature = "image")]
 pub mod transforms;
+pub mod video;
 
 pub use crate::sampling::ClassLabels;
 pub use binarize::{Binarize, Binarized};

@@ -22,6 +22,8 @@
 //! | codes with known factors | [`disentanglement`] |
 //! | uncertainty | [`Estimate`], [`bootstrap`], [`Proportion`] |
 //! | … | [`frechet_interval`], [`mmd_interval`], [`cmmd_interval`], [`half_sampling`] |
+//! | sounds by a classifier | [`sound_classifier`] |
+//! | flicker and motion of videos | [`mod@video`] |
 //! | during training | [`SampleMetrics`], [`DiversityWatch`](crate::train::DiversityWatch) |
 //! | one page of all of it | [`report`] |
 
@@ -39,7 +41,9 @@ mod perceptual;
 mod relevance;
 pub mod report;
 mod sample_metrics;
+pub mod sound_classifier;
 pub mod text;
+pub mod video;
 
 pub use distribution::{
     ClassEntropy, ClassSpread, GaussianMoments, KernelDistance, MeanStd, MmdEstimator, MmdKernel,

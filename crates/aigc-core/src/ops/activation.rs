@@ -40,6 +40,12 @@ pub enum Activation {
         /// The bound, which is positive.
         f64,
     ),
+    /// `x` where positive, `alpha·(eˣ − 1)` elsewhere (Clevert et al. 2015,
+    /// <https://arxiv.org/abs/1511.07289>).
+    Elu(
+        /// The size that negative values approach.
+        f64,
+    ),
 }
 
 impl Activation {
@@ -64,6 +70,7 @@ impl From<Activation> for aigc_kernels::Activation {
             Activation::QuickGelu => Self::QuickGelu,
             Activation::Mish => Self::Mish,
             Activation::SoftClamp(bound) => Self::SoftClamp(bound as f32),
+            Activation::Elu(alpha) => Self::Elu(alpha as f32),
         }
     }
 }

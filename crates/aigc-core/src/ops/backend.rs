@@ -160,6 +160,40 @@ pub trait GenerativeOps: Backend {
         primitives::activation_grad::<Self>(x, grad, activation)
     }
 
+    /// Snake, an activation with a frequency and a divisor for every channel.
+    fn snake_forward(
+        x: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        primitives::snake::<Self>(x, alpha, beta)
+    }
+
+    /// Gradients with respect to `x`, alpha and beta.
+    fn snake_grads(
+        x: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::snake_grads::<Self>(x, alpha, beta, grad)
+    }
+
+    /// A step of an LSTM's cells: the hidden states, then the states of the cells,
+    /// `[2, batch, hidden]`.
+    fn lstm_cell_forward(gates: FloatTensor<Self>, cell: FloatTensor<Self>) -> FloatTensor<Self> {
+        primitives::lstm_cell::<Self>(gates, cell)
+    }
+
+    /// Gradients with respect to the gates and the cells; `grad` is `[2, batch, hidden]`.
+    fn lstm_cell_grads(
+        gates: FloatTensor<Self>,
+        cell: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::lstm_cell_grads::<Self>(gates, cell, grad)
+    }
+
     /// Group normalisation and activation. Returns the result, and the mean and biased variance
     /// `[batch, groups]`.
     fn group_norm_forward(

@@ -295,6 +295,38 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         .0
     }
 
+    fn snake_forward(
+        x: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        differentiable::<B, C, _, 3>(
+            [x, alpha, beta],
+            |_| [true; 3],
+            |[x, alpha, beta]| (B::snake_forward(x, alpha, beta), ()),
+            |mut back| {
+                let (x, alpha, beta) = (back.input(0), back.input(1), back.input(2));
+                let grads = B::snake_grads(x, alpha, beta, back.grad);
+                [Some(grads.0), Some(grads.1), Some(grads.2)]
+            },
+        )
+        .0
+    }
+
+    fn lstm_cell_forward(gates: FloatTensor<Self>, cell: FloatTensor<Self>) -> FloatTensor<Self> {
+        differentiable::<B, C, _, 2>(
+            [gates, cell],
+            |_| [true; 2],
+            |[gates, cell]| (B::lstm_cell_forward(gates, cell), ()),
+            |mut back| {
+                let (gates, cell) = (back.input(0), back.input(1));
+                let (gates, cell) = B::lstm_cell_grads(gates, cell, back.grad);
+                [Some(gates), Some(cell)]
+            },
+        )
+        .0
+    }
+
     fn group_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,

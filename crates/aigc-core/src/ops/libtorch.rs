@@ -202,6 +202,8 @@ impl GenerativeOps for LibTorch {
             Activation::Gelu => Torch::new(x.tensor.gelu("none")),
             Activation::GeluTanh => Torch::new(x.tensor.gelu("tanh")),
             Activation::Silu => Torch::new(x.tensor.silu()),
+            // The forward binding has a fixed size.
+            Activation::Elu(1.0) => Torch::new(x.tensor.elu()),
             other => primitives::activation::<Self>(x, other),
         }
     }
@@ -215,6 +217,14 @@ impl GenerativeOps for LibTorch {
             Activation::Gelu => Torch::new(x.tensor.gelu_backward(&grad.tensor, "none")),
             Activation::GeluTanh => Torch::new(x.tensor.gelu_backward(&grad.tensor, "tanh")),
             Activation::Silu => Torch::new(x.tensor.silu_backward(&grad.tensor)),
+            Activation::Elu(alpha) => Torch::new(tch::Tensor::elu_backward(
+                &grad.tensor,
+                alpha,
+                1.0,
+                1.0,
+                false,
+                &x.tensor,
+            )),
             other => primitives::activation_grad::<Self>(x, grad, other),
         }
     }

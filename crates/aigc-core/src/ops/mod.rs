@@ -28,6 +28,7 @@ mod gradients;
 #[cfg(feature = "tch")]
 #[allow(deprecated)]
 mod libtorch;
+mod pad;
 mod primitives;
 pub mod profile;
 mod resize;
@@ -40,6 +41,7 @@ pub use aigc_kernels::{
 pub use backend::{GenerativeOps, OptionalTensor};
 pub use dtype::cast;
 pub(crate) use dtype::computed;
+pub use pad::{PaddingMode, pad1d};
 pub use resize::{resize_bilinear, resize_nearest};
 
 use burn::{
@@ -222,6 +224,67 @@ pub fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tenso
         true => Dispatch::activation_forward(x, activation),
         false => primitives::activation::<Dispatch>(x, activation),
     })
+}
+
+/// Snake, `x + sin²(α·x) / (β + 10⁻⁹)`, with an α and a β for every channel (Ziyin et al. 2020,
+/// <https://arxiv.org/abs/2006.08195>). It computes in 32 bits if `x` is in half precision.
+///
+/// # Shapes
+/// - x and output: `[batch, channels, time]`
+/// - alpha and beta: `[channels]`
+///
+/// # Panics
+/// If alpha or beta does not have one element per channel.
+pub fn snake(x: Tensor<3>, alpha: Tensor<1>, beta: Tensor<1>) -> Tensor<3> {
+    check_len("alpha of a snake", &alpha, x.dims()[1]);
+    check_len("beta of a snake", &beta, x.dims()[1]);
+    let dtype = x.dtype();
+    let x = cast(x, computed(dtype));
+    let (alpha, beta) = (cast(alpha, x.dtype()), cast(beta, x.dtype()));
+    let listed = is_listed(&x.device());
+    let (x, alpha, beta) = (
+        x.into_dispatch(),
+        alpha.into_dispatch(),
+        beta.into_dispatch(),
+    );
+    let y = match listed {
+        true => Dispatch::snake_forward(x, alpha, beta),
+        false => primitives::snake::<Dispatch>(x, alpha, beta),
+    };
+    cast(Tensor::from_dispatch(y), dtype)
+}
+
+/// One step of an LSTM's cells (Hochreiter and Schmidhuber 1997), whose matrix products are in
+/// `gates`: before their activations, the input gates `i`, the forget gates `f`, the candidates `g`
+/// and the output gates `o`, side by side. Returns the hidden states `σ(o)·tanh(c′)` and the new
+/// states of the cells, `c′ = σ(f)·c + σ(i)·tanh(g)`.
+///
+/// # Shapes
+/// - gates: `[batch, 4·hidden]`
+/// - cell and both outputs: `[batch, hidden]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn lstm_cell(gates: Tensor<2>, cell: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let [batch, hidden] = cell.dims();
+    assert_eq!(
+        gates.dims(),
+        [batch, 4 * hidden],
+        "gates of an LSTM whose cells are {:?}",
+        cell.dims()
+    );
+    let cell = cast(cell, gates.dtype());
+    let listed = is_listed(&gates.device());
+    let (gates, cell) = (gates.into_dispatch(), cell.into_dispatch());
+    let states = Tensor::<3>::from_dispatch(match listed {
+        true => Dispatch::lstm_cell_forward(gates, cell),
+        false => primitives::lstm_cell::<Dispatch>(gates, cell),
+    });
+    let state = |index: usize| {
+        let one = states.clone().narrow(0, index, 1);
+        one.reshape([batch, hidden])
+    };
+    (state(0), state(1))
 }
 
 /// Group normalisation (Wu and He 2018, <https://arxiv.org/abs/1803.08494>), then `activation`.

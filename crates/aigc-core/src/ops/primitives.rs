@@ -56,7 +56,16 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, kind: Activation) -> Float<B> 
             let t = B::float_tanh(B::float_div_scalar(x, bound.into()));
             B::float_mul_scalar(t, bound.into())
         }
+        Activation::Elu(alpha) => {
+            let below = B::float_add_scalar(exp_of_negative::<B>(x.clone()), (-1.0).into());
+            B::float_add(B::relu(x), B::float_mul_scalar(below, alpha.into()))
+        }
     }
+}
+
+/// `e^min(x, 0)`, which is finite, as its automatic derivative is.
+fn exp_of_negative<B: Backend>(x: Float<B>) -> Float<B> {
+    B::float_exp(B::float_clamp_max(x, 0.0.into()))
 }
 
 /// The factor of the sigmoid's argument in `x·σ(1.702·x)`.
@@ -166,7 +175,111 @@ pub(crate) fn activation_grad<B: Backend>(
             let x = B::float_div_scalar(x, bound.into());
             activation_grad::<B>(x, grad, Activation::Tanh)
         }
+        Activation::Elu(alpha) => {
+            let dtype = burn::backend::get_or_init_device_settings::<B>(&x.device()).bool_dtype;
+            let negative = B::float_lower_equal_elem(x.clone(), 0.0.into(), dtype);
+            let slope = B::float_mul_scalar(exp_of_negative::<B>(x), alpha.into());
+            B::float_mask_where(grad.clone(), negative, B::float_mul(grad, slope))
+        }
     }
+}
+
+/// Added to the divisor of a snake.
+pub(crate) const SNAKE_EPSILON: f64 = 1e-9;
+
+/// `α` and `1/(β + ε)`, to broadcast over a tensor of the shape `like`.
+fn snake_factors<B: Backend>(alpha: Float<B>, beta: Float<B>, like: &Shape) -> [Float<B>; 2] {
+    let scale = B::float_recip(B::float_add_scalar(beta, SNAKE_EPSILON.into()));
+    [alpha, scale].map(|values| per_channel::<B>(values, like))
+}
+
+pub(crate) fn snake<B: Backend>(x: Float<B>, alpha: Float<B>, beta: Float<B>) -> Float<B> {
+    let [alpha, scale] = snake_factors::<B>(alpha, beta, &x.shape());
+    let wave = B::float_sin(B::float_mul(x.clone(), alpha));
+    let square = B::float_mul(wave.clone(), wave);
+    B::float_add(x, B::float_mul(square, scale))
+}
+
+pub(crate) fn snake_grads<B: Backend>(
+    x: Float<B>,
+    alpha: Float<B>,
+    beta: Float<B>,
+    grad: Float<B>,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let [alpha, scale] = snake_factors::<B>(alpha, beta, &x.shape());
+    let angle = B::float_mul(x.clone(), alpha.clone());
+    let sine = B::float_sin(angle.clone());
+    // sin(2αx)/(β + ε)
+    let twice = B::float_mul_scalar(B::float_mul(sine.clone(), B::float_cos(angle)), 2.0.into());
+    let pull = B::float_mul(grad.clone(), B::float_mul(twice, scale.clone()));
+    // sin²(αx)/(β + ε)²
+    let part = B::float_mul(sine, scale);
+    let dbeta = B::float_mul(grad.clone(), B::float_mul(part.clone(), part));
+    (
+        B::float_add(grad, B::float_mul(pull.clone(), alpha)),
+        channel_sums::<B>(B::float_mul(pull, x)),
+        B::float_neg(channel_sums::<B>(dbeta)),
+    )
+}
+
+/// The gates of an LSTM's cells after their activations, `[batch, hidden]`: input gate, forget
+/// gate, candidate and output gate.
+fn lstm_gates<B: Backend>(gates: Float<B>) -> [Float<B>; 4] {
+    let d = gates.shape()[1] / 4;
+    let part = |index: usize| {
+        let columns = (index * d..(index + 1) * d).into();
+        B::float_slice(gates.clone(), &[Slice::new(0, None, 1), columns])
+    };
+    [
+        B::sigmoid(part(0)),
+        B::sigmoid(part(1)),
+        B::float_tanh(part(2)),
+        B::sigmoid(part(3)),
+    ]
+}
+
+pub(crate) fn lstm_cell<B: Backend>(gates: Float<B>, cell: Float<B>) -> Float<B> {
+    let shape = cell.shape();
+    let [input, forget, candidate, output] = lstm_gates::<B>(gates);
+    let next = B::float_add(B::float_mul(forget, cell), B::float_mul(input, candidate));
+    let hidden = B::float_mul(output, B::float_tanh(next.clone()));
+    let states =
+        [hidden, next].map(|state| B::float_reshape(state, Shape::new([1, shape[0], shape[1]])));
+    B::float_cat(states.into(), 0)
+}
+
+pub(crate) fn lstm_cell_grads<B: Backend>(
+    gates: Float<B>,
+    cell: Float<B>,
+    grad: Float<B>,
+) -> (Float<B>, Float<B>) {
+    let shape = cell.shape();
+    let [dhidden, dnext] = [0, 1].map(|index: usize| {
+        let all = Slice::new(0, None, 1);
+        let part = B::float_slice(grad.clone(), &[(index..index + 1).into(), all, all]);
+        B::float_reshape(part, shape.clone())
+    });
+    let [input, forget, candidate, output] = lstm_gates::<B>(gates);
+    let next = B::float_add(
+        B::float_mul(forget.clone(), cell.clone()),
+        B::float_mul(input.clone(), candidate.clone()),
+    );
+    let size = B::float_tanh(next);
+    // The derivative of a sigmoid is σ(1 − σ), that of a hyperbolic tangent 1 − tanh².
+    let bell = |gate: Float<B>| B::float_mul(gate.clone(), one_minus::<B>(gate));
+    let steep = |value: Float<B>| one_minus::<B>(B::float_mul(value.clone(), value));
+    let through = B::float_mul(dhidden.clone(), output.clone());
+    let dnext = B::float_add(dnext, B::float_mul(through, steep(size.clone())));
+    let on = |factor: Float<B>, slope: Float<B>| {
+        B::float_mul(B::float_mul(dnext.clone(), factor), slope)
+    };
+    let dgates = vec![
+        on(candidate.clone(), bell(input.clone())),
+        on(cell, bell(forget.clone())),
+        on(input, steep(candidate)),
+        B::float_mul(B::float_mul(dhidden, size), bell(output)),
+    ];
+    (B::float_cat(dgates, 1), B::float_mul(dnext, forget))
 }
 
 /// Reshapes `[batch, channels, …]` to `[batch·groups, channels/groups·…]`, one row per group.

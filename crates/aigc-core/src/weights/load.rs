@@ -406,11 +406,11 @@ fn laid_out<T: Copy>(values: Vec<T>, columns: Option<usize>) -> Vec<T> {
     }
 }
 
-/// Whether two shapes are the same but for axes of one element after the first two.
+/// Whether two shapes are the same but for axes of one element after the first.
 fn is_same_matrix(found: &[usize], expected: &[usize]) -> bool {
     fn matrix(shape: &[usize]) -> &[usize] {
         match shape {
-            [first @ .., 1] if first.len() >= 2 => matrix(first),
+            [first @ .., 1] if !first.is_empty() => matrix(first),
             shape => shape,
         }
     }

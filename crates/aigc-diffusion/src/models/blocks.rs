@@ -1,6 +1,9 @@
 //! The blocks of U-nets.
 
-use super::attention::PromptTokens;
+use super::{
+    attention::PromptTokens,
+    motion::{LayerHook, UNetLayer},
+};
 use aigc_core::{
     Error, Result, check,
     nn::{
@@ -149,17 +152,21 @@ impl<A: Attend> DownBlock<A> {
     }
 
     /// Adds every map that the way up needs to `skips`.
-    pub(crate) fn forward(
+    fn forward(
         &self,
         mut x: Tensor<4>,
         conditions: Conditions<'_>,
         skips: &mut Vec<Tensor<4>>,
+        (block, hook): (usize, &dyn LayerHook),
     ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
+        for (layer, resnet) in self.resnets.iter().enumerate() {
+            let place = UNetLayer::Down { block, layer };
             x = resnet.forward(x, Some(conditions.time));
-            if let Some(attention) = self.attentions.get(i) {
+            x = hook.after_convolutions(place, x);
+            if let Some(attention) = self.attentions.get(layer) {
                 x = attention.attend(x, conditions.tokens);
             }
+            x = hook.after_layer(place, x);
             skips.push(x.clone());
         }
         if let Some(down) = self.downsamplers.first() {
@@ -202,15 +209,23 @@ impl<A: Attend> MidBlock<A> {
         }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>, conditions: Conditions<'_>) -> Tensor<4> {
-        let x = self.resnets[0].forward(x, Some(conditions.time));
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<4>,
+        conditions: Conditions<'_>,
+        hook: &dyn LayerHook,
+    ) -> Tensor<4> {
+        let convolutions = |x: Tensor<4>, layer: usize| {
+            let x = self.resnets[layer].forward(x, Some(conditions.time));
+            hook.after_convolutions(UNetLayer::Middle { layer }, x)
+        };
+        let x = convolutions(x, 0);
         let x = self
             .attentions
             .iter()
             .fold(x, |x, attention| attention.attend(x, conditions.tokens));
-        self.resnets[1..]
-            .iter()
-            .fold(x, |x, resnet| resnet.forward(x, Some(conditions.time)))
+        let x = hook.after_layer(UNetLayer::Middle { layer: 0 }, x);
+        (1..self.resnets.len()).fold(x, convolutions)
     }
 }
 
@@ -251,18 +266,22 @@ impl<A: Attend> UpBlock<A> {
 
     /// Takes from the end of `skips`. The output has the sides of the next map there: an odd side
     /// was rounded when it was halved.
-    pub(crate) fn forward(
+    fn forward(
         &self,
         mut x: Tensor<4>,
         conditions: Conditions<'_>,
         skips: &mut Vec<Tensor<4>>,
+        (block, hook): (usize, &dyn LayerHook),
     ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
+        for (layer, resnet) in self.resnets.iter().enumerate() {
+            let place = UNetLayer::Up { block, layer };
             let skip = skips.pop().expect("as many maps as on the way down");
             x = resnet.forward(Tensor::cat(vec![x, skip], 1), Some(conditions.time));
-            if let Some(attention) = self.attentions.get(i) {
+            x = hook.after_convolutions(place, x);
+            if let Some(attention) = self.attentions.get(layer) {
                 x = attention.attend(x, conditions.tokens);
             }
+            x = hook.after_layer(place, x);
         }
         match (self.upsamplers.first(), skips.last().map(Tensor::dims)) {
             (Some(up), Some([.., height, width])) => up.forward_to(x, [height, width]),
@@ -276,10 +295,11 @@ pub(crate) fn down<A: Attend>(
     mut x: Tensor<4>,
     conditions: Conditions<'_>,
     blocks: &[DownBlock<A>],
+    hook: &dyn LayerHook,
 ) -> (Tensor<4>, Vec<Tensor<4>>) {
     let mut skips = vec![x.clone()];
-    for block in blocks {
-        x = block.forward(x, conditions, &mut skips);
+    for (number, block) in blocks.iter().enumerate() {
+        x = block.forward(x, conditions, &mut skips, (number, hook));
     }
     (x, skips)
 }
@@ -290,8 +310,9 @@ pub(crate) fn up<A: Attend>(
     conditions: Conditions<'_>,
     mut skips: Vec<Tensor<4>>,
     blocks: &[UpBlock<A>],
+    hook: &dyn LayerHook,
 ) -> Tensor<4> {
-    blocks
-        .iter()
-        .fold(x, |x, block| block.forward(x, conditions, &mut skips))
+    blocks.iter().enumerate().fold(x, |x, (number, block)| {
+        block.forward(x, conditions, &mut skips, (number, hook))
+    })
 }

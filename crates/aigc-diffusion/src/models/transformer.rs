@@ -100,7 +100,7 @@ pub(crate) struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(config: SpatialConfig, device: &Device) -> Self {
+    pub(super) fn new(config: SpatialConfig, device: &Device) -> Self {
         let SpatialConfig {
             channels: width,
             heads,
@@ -132,7 +132,7 @@ impl TransformerBlock {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>) -> Tensor<3> {
+    pub(super) fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
         let x = x + match self.only_cross_attention {
             // diffusers does not apply the mask here.

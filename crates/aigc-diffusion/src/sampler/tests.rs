@@ -634,7 +634,15 @@ fn sampling_starts_at_any_step() {
     let network = Gaussian::new(0.2, 0.3, &flex);
     // Other processes, the way back, and those that are no solvers, whose samples are not the
     // data's.
-    let others = ["EDM", "Flow", "DDIMInverse", "LCM", "TCD"];
+    let others = [
+        "EDM",
+        "Flow",
+        "DDIMInverse",
+        "LCM",
+        "TCD",
+        "Cosine",
+        "IPNDM",
+    ];
     let classes = AnyScheduler::CLASSES
         .iter()
         .filter(|class| !others.iter().any(|other| class.starts_with(other)));

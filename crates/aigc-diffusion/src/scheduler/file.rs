@@ -79,6 +79,9 @@ schedulers! {
     Deis(DeisScheduler) = "DEISMultistepScheduler", "Exponential integrator.", deis::UNSUPPORTED;
     EdmEuler(EdmEulerScheduler) = "EDMEulerScheduler", "Euler for EDM's networks.";
     EdmDpm(EdmDpmScheduler) = "EDMDPMSolverMultistepScheduler", "DPM-Solver++ for EDM's networks.";
+    CosineDpmMultistep(CosineDpmMultistepScheduler) = "CosineDPMSolverMultistepScheduler",
+        "DPM-Solver++ with fresh noise, of Stable Audio.";
+    Ipndm(IpndmScheduler) = "IPNDMScheduler", "Linear multistep of Dance Diffusion.";
     FlowEuler(FlowEulerScheduler) = "FlowMatchEulerDiscreteScheduler", "Euler for flows.";
     FlowHeun(FlowHeunScheduler) = "FlowMatchHeunDiscreteScheduler", "Heun for flows.";
     Lcm(LcmScheduler) = "LCMScheduler", "Latent consistency.";
@@ -300,7 +303,8 @@ mod tests {
     fn to_class_keeps_shared_fields() {
         let options = r#""beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction""#;
         for class in AnyScheduler::CLASSES {
-            if ["EDM", "Flow"].iter().any(|other| class.starts_with(other)) {
+            let others = ["EDM", "Flow", "Cosine", "IPNDM"];
+            if others.iter().any(|other| class.starts_with(other)) {
                 continue;
             }
             let opened = read(&format!(r#"{{"_class_name": "{class}", {options}}}"#)).unwrap();

@@ -3,6 +3,7 @@
 mod consistency;
 #[cfg(test)]
 mod convergence;
+mod cosine_dpm_solver;
 mod ddim;
 mod ddim_inverse;
 mod ddpm;
@@ -16,6 +17,7 @@ mod euler_ancestral;
 mod file;
 mod flow;
 mod heun;
+mod ipndm;
 mod kdpm2;
 mod lms;
 mod pndm;
@@ -24,6 +26,7 @@ mod ve;
 mod vp;
 
 pub use consistency::{LcmScheduler, TcdScheduler};
+pub use cosine_dpm_solver::CosineDpmMultistepScheduler;
 pub use ddim::DdimScheduler;
 pub use ddim_inverse::DdimInverseScheduler;
 pub use ddpm::{DdpmScheduler, VarianceType};
@@ -37,6 +40,7 @@ pub use euler_ancestral::EulerAncestralScheduler;
 pub use file::AnyScheduler;
 pub use flow::{FlowEulerScheduler, FlowHeunScheduler, TimeShiftType};
 pub use heun::HeunScheduler;
+pub use ipndm::IpndmScheduler;
 pub use kdpm2::{Kdpm2AncestralScheduler, Kdpm2Scheduler};
 pub use lms::LmsScheduler;
 pub use pndm::PndmScheduler;

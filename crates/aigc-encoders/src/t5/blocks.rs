@@ -1,7 +1,10 @@
 //! The blocks of the encoder. Fields have the names of weights in transformers' files.
 #![allow(non_snake_case)]
 
-use super::{config::T5Config, position::position_bias};
+use super::{
+    config::{T5Config, T5ModelType},
+    position::position_bias,
+};
 use crate::layers::{Embedding, normal, widened};
 use aigc_core::nn::{Activation, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::{
@@ -44,18 +47,19 @@ impl Layers<'_> {
         Embedding::new([rows, width], self.std(variance), self.device)
     }
 
-    /// Block number `index`; the first one has the table of relative positions.
+    /// Block number `index`; the first one has a table of relative positions, of UMT5 every one.
     pub(super) fn block(&self, index: usize) -> Block {
         let config = self.config;
         let (d, inner) = (config.d_model, config.num_heads * config.d_kv);
         let buckets = config.relative_attention_num_buckets;
+        let has_table = index == 0 || config.model_type == T5ModelType::Umt5;
         let table = || self.embedding(buckets, config.num_heads, 1.0 / d as f64);
         let attention = Attention {
             q: self.linear(d, inner, d * config.d_kv),
             k: self.linear(d, inner, d),
             v: self.linear(d, inner, d),
             o: self.linear(inner, d, inner),
-            relative_attention_bias: (index == 0).then(table),
+            relative_attention_bias: has_table.then(table),
             heads: config.num_heads,
         };
         let wi = || self.linear(d, config.d_ff, d);
@@ -90,7 +94,7 @@ impl Layers<'_> {
     }
 }
 
-/// What is added to the scores of attention in all blocks.
+/// What is added to the scores of attention in a block.
 pub(super) struct Bias {
     /// By relative position, `[1, heads, tokens, tokens]`.
     pub(super) position: Tensor<4>,
@@ -205,7 +209,7 @@ pub(super) struct Block {
 
 impl Block {
     /// The bias of relative positions for `tokens` tokens, `[1, heads, tokens, tokens]`; `None`
-    /// for all blocks but the first.
+    /// for a block without a table.
     pub(super) fn position_bias(&self, max_distance: usize, tokens: usize) -> Option<Tensor<4>> {
         let table = self
             .layer

@@ -1,4 +1,4 @@
-//! Configuration of T5.
+//! Configuration of T5 and UMT5.
 
 use aigc_core::{
     Error, Result,
@@ -9,14 +9,44 @@ use aigc_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// `model_type` of a `config.json`.
-const MODEL_TYPE: &str = "t5";
+/// The variants of the encoder, the `model_type` of a `config.json`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum T5ModelType {
+    /// The first block has the table of relative positions, and all blocks share it.
+    #[default]
+    T5,
+    /// Every block has a table of relative positions of its own (Chung et al. 2023,
+    /// <https://arxiv.org/abs/2304.09151>).
+    Umt5,
+}
+
+impl T5ModelType {
+    /// The name in `config.json`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::T5 => "t5",
+            Self::Umt5 => "umt5",
+        }
+    }
+
+    /// The class of the encoder in transformers.
+    fn class(self) -> &'static str {
+        match self {
+            Self::T5 => "T5EncoderModel",
+            Self::Umt5 => "UMT5EncoderModel",
+        }
+    }
+}
 
 /// Configuration to create a [`T5EncoderModel`](super::T5EncoderModel): the fields of transformers'
-/// `T5Config` that affect the encoder. The default is that of transformers.
+/// `T5Config` and `UMT5Config` that affect the encoder. The default is that of transformers for T5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct T5Config {
+    /// The variant of the encoder.
+    pub model_type: T5ModelType,
     /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// Width of the hidden states.
@@ -52,6 +82,7 @@ pub struct T5Config {
 impl Default for T5Config {
     fn default() -> Self {
         Self {
+            model_type: T5ModelType::T5,
             vocab_size: 32128,
             d_model: 512,
             d_kv: 64,
@@ -82,7 +113,6 @@ const INERT: &[&str] = &[
     "dtype",
     "eos_token_id",
     "is_encoder_decoder",
-    "model_type",
     "n_positions",
     "num_decoder_layers",
     "output_past",
@@ -109,19 +139,40 @@ impl T5Config {
         }
     }
 
-    /// Reads the fields of transformers' `config.json`; missing ones have defaults. The report
-    /// lists unknown fields, which were ignored.
+    /// The default of transformers for UMT5.
+    pub fn umt5() -> Self {
+        Self {
+            model_type: T5ModelType::Umt5,
+            vocab_size: 250_112,
+            d_ff: 1024,
+            num_layers: 8,
+            num_heads: 6,
+            feed_forward_proj: "gated-gelu".into(),
+            ..Self::default()
+        }
+    }
+
+    /// Reads the fields of transformers' `config.json`; missing ones have the defaults of the
+    /// `model_type`. The report lists unknown fields, which were ignored.
     ///
     /// # Errors
     /// [`Error::Json`] if the text is not JSON; [`Error::Config`] names a field with a value that
     /// is invalid or not supported.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let mut fields = json::parse_object(text)?;
-        if let Some(other) = fields.get("model_type").filter(|kind| *kind != MODEL_TYPE) {
-            return Err(Error::config("model_type", other, MODEL_TYPE));
-        }
         json::reject_unsupported(&mut fields, FIXED)?;
         fields.retain(|field, value| !INERT.contains(&field.as_str()) && !value.is_null());
+        match fields.get("model_type") {
+            None => {}
+            Some(kind) if kind == T5ModelType::T5.name() => {}
+            Some(kind) if kind == T5ModelType::Umt5.name() => {
+                for (field, value) in json::to_map(&Self::umt5()) {
+                    fields.entry(field).or_insert(value);
+                }
+                fields.retain(|_, value| !value.is_null());
+            }
+            Some(other) => return Err(Error::config("model_type", other, "t5 or umt5")),
+        }
         let config: Loaded<Self> = json::from_map_with_defaults(&fields)?;
         config.validate()?;
         Ok(config)
@@ -131,8 +182,7 @@ impl T5Config {
     pub fn to_json(&self) -> String {
         let mut fields = json::to_map(self);
         fields.retain(|_, value| !value.is_null());
-        fields.insert("model_type".into(), MODEL_TYPE.into());
-        fields.insert("architectures".into(), vec!["T5EncoderModel"].into());
+        fields.insert("architectures".into(), vec![self.model_type.class()].into());
         fields.insert("is_encoder_decoder".into(), false.into());
         fields.insert("use_cache".into(), false.into());
         serde_json::to_string_pretty(&fields).expect("plain values")
@@ -231,6 +281,22 @@ mod tests {
     }
 
     #[test]
+    fn missing_fields_have_the_defaults_of_the_variant() {
+        let config = T5Config::from_json(r#"{"model_type": "umt5", "d_model": 24}"#).unwrap();
+        let expected = T5Config {
+            d_model: 24,
+            ..T5Config::umt5()
+        };
+        assert_eq!(config, Loaded::new(expected.clone()));
+        let text = expected.to_json();
+        assert!(
+            text.contains("UMT5EncoderModel") && text.contains("\"umt5\""),
+            "{text}"
+        );
+        assert_eq!(T5Config::from_json(&text).unwrap().into_inner(), expected);
+    }
+
+    #[test]
     fn feed_forward_proj_names_activation_and_gate() {
         for (name, expected) in [
             ("relu", (Activation::Relu, false)),
@@ -249,7 +315,10 @@ mod tests {
     #[test]
     fn faults_name_field_and_value() {
         for (json, expected) in [
-            (r#"{"model_type": "umt5"}"#, "`model_type` is \"umt5\""),
+            (
+                r#"{"model_type": "mt5"}"#,
+                "`model_type` is \"mt5\", expected t5 or umt5",
+            ),
             (r#"{"is_decoder": true}"#, "`is_decoder` is true"),
             (r#"{"num_layers": 0}"#, "`num_layers` is 0"),
             (r#"{"d_model": "wide"}"#, "`d_model` is \"wide\""),

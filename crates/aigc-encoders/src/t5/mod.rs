@@ -1,5 +1,6 @@
-//! T5's encoder (Raffel et al. 2020, <https://arxiv.org/abs/1910.10683>): transformers'
-//! `T5EncoderModel`, with its configuration, names of weights and files.
+//! T5's encoder (Raffel et al. 2020, <https://arxiv.org/abs/1910.10683>) and UMT5's (Chung et al.
+//! 2023, <https://arxiv.org/abs/2304.09151>): transformers' `T5EncoderModel` and
+//! `UMT5EncoderModel`, with their configurations, names of weights and files.
 //!
 //! | file | content |
 //! |---|---|
@@ -17,6 +18,6 @@ mod model;
 mod position;
 mod text_encoder;
 
-pub use config::T5Config;
+pub use config::{T5Config, T5ModelType};
 pub use model::T5EncoderModel;
 pub use text_encoder::T5TextEncoder;

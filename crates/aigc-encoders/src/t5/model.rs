@@ -42,8 +42,8 @@ struct Encoder {
     final_layer_norm: RmsNorm,
 }
 
-/// T5's encoder: a vector for each token of a text. It has no absolute positions, so that texts may
-/// have any length.
+/// The encoder of T5 or UMT5: a vector for each token of a text. It has no absolute positions, so
+/// that texts may have any length.
 ///
 /// Directories of whole T5 models open too; the report lists the decoder's tensors as unused.
 ///
@@ -130,20 +130,24 @@ impl T5EncoderModel {
     ) -> Tensor<3> {
         let [batch, tokens] = input_ids.dims();
         let max_distance = self.config.relative_attention_max_distance;
-        let first = self.encoder.block.first();
-        let position = first.and_then(|block| block.position_bias(max_distance, tokens));
-        let bias = Bias {
-            position: position.expect("the first block has a table of positions"),
-            padding: attention_mask.map(|mask| {
-                assert_eq!(mask.dims(), [batch, tokens], "attention mask");
-                // The least number, not minus infinity: a text without tokens remains finite.
-                let padding = mask.bool_not().float() * f32::MIN;
-                padding.reshape([batch, 1, 1, tokens])
-            }),
-        };
+        let padding = attention_mask.map(|mask| {
+            assert_eq!(mask.dims(), [batch, tokens], "attention mask");
+            // The least number, not minus infinity: a text without tokens remains finite.
+            let padding = mask.bool_not().float() * f32::MIN;
+            padding.reshape([batch, 1, 1, tokens])
+        });
+        let mut position = None;
         let mut x = self.shared.forward(input_ids);
         record(&x);
         for block in &self.encoder.block {
+            // A block without a table has the bias of the one before.
+            position = block.position_bias(max_distance, tokens).or(position);
+            let bias = Bias {
+                position: position
+                    .clone()
+                    .expect("the first block has a table of positions"),
+                padding: padding.clone(),
+            };
             x = block.forward(x, &bias);
             record(&x);
         }
@@ -154,6 +158,7 @@ impl T5EncoderModel {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use crate::t5::T5ModelType;
     use aigc_core::{
         rng::InitWeights,
         testing::{assert_close, values},
@@ -191,6 +196,46 @@ mod tests {
             .zip(&alone)
             .any(|(a, b)| (a - b).abs() > 1e-3);
         assert!(apart, "padding without a mask counts");
+    }
+
+    /// A table in every block, not one for all.
+    #[test]
+    fn blocks_of_umt5_have_tables_of_their_own() {
+        let config = T5Config {
+            model_type: T5ModelType::Umt5,
+            ..tiny().config
+        };
+        let device = Device::flex();
+        let mut model = config.init(&device).unwrap().init_weights(1);
+        let tables = |model: &T5EncoderModel| {
+            let mut tables = vec![];
+            for block in &model.encoder.block {
+                tables.push(values(block.position_bias(128, 3).unwrap()));
+            }
+            tables
+        };
+        let before = tables(&model);
+        assert!(before.len() == 2 && before[0] != before[1]);
+        let whole = values(model.forward(ids(&[3, 4, 5]), None));
+        // With the second block of a T5, the bias is that of the first table.
+        let plain = T5Config {
+            model_type: T5ModelType::T5,
+            ..model.config.clone()
+        };
+        model.encoder.block[1] = plain.init(&device).unwrap().encoder.block.remove(1);
+        assert!(model.encoder.block[1].position_bias(128, 3).is_none());
+        let other = values(model.forward(ids(&[3, 4, 5]), None));
+        let apart = whole.iter().zip(&other).any(|(a, b)| (a - b).abs() > 1e-4);
+        assert!(apart && other.iter().all(|x| x.is_finite()));
+        // Files of T5 lack the tables that UMT5 needs.
+        let dir = tempfile::tempdir().unwrap();
+        tiny().save_pretrained(dir.path()).unwrap();
+        let path = dir.path().join("config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"t5\"", "\"umt5\"")).unwrap();
+        let message = T5EncoderModel::from_pretrained(dir.path(), &device).unwrap_err();
+        let name = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight";
+        assert!(message.to_string().contains(name), "{message}");
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use super::{
     ConvSizes,
+    depthwise::depthwise_weight_grad,
     panel::{pack, packed},
+    pixel_major::Transpose,
     planes::Planes,
+    windows::{Window, cut_axis, fitting, windows},
 };
 use crate::{
     memory::{filled, volume},
@@ -14,8 +17,11 @@ use crate::{
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
-/// `dw[o, c, tap] = Σ_{n, pixel} dy[n, o, pixel] · planes[n, c, pixel + tap]`.
+/// `dw[g, o, c, tap] = Σ_{n, pixel} dy[n, g, o, pixel] · planes[n, g, c, pixel + tap]`.
 pub(super) fn correlate(x: &[f32], dy: &[f32], planes: Planes, sizes: ConvSizes) -> Vec<f32> {
+    if [sizes.channels_in, sizes.channels_out] == [sizes.groups; 2] {
+        return depthwise_weight_grad(x, dy, &planes, sizes);
+    }
     arch().dispatch(Correlate {
         x,
         dy,
@@ -44,12 +50,14 @@ impl WithSimd for Correlate<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
         let ConvSizes {
             batch,
-            channels_in,
-            channels_out,
+            groups,
             output,
+            dilation,
             kernel,
             ..
         } = self.sizes;
+        // Those of a group.
+        let [channels_in, channels_out] = self.sizes.channels_of_group();
         let pixels = output[0] * output[1];
         let columns = channels_out.next_multiple_of(S::F32_LANES);
         let work = self.sizes.work();
@@ -63,13 +71,14 @@ impl WithSimd for Correlate<'_> {
             output[1]
         };
         let image_len = output[0] * row_len;
-        // The output gradient, transposed to pixel-major, whose rows are the B operand of the
-        // tiles.
+        // The output gradient, transposed to pixel-major, group by group, whose rows are the B
+        // operand of the tiles.
         let transpose = |to: &mut [f32]| {
             let to = Shared::new(to);
-            for_each(batch, work, |image| {
+            for_each(groups * batch, work, |index| {
                 // SAFETY: images are disjoint.
-                let to = unsafe { to.range(image * image_len * columns, image_len * columns) };
+                let to = unsafe { to.range(index * image_len * columns, image_len * columns) };
+                let image = index % batch * groups + index / batch;
                 let from = &self.dy[image * pixels * channels_out..][..pixels * channels_out];
                 simd.vectorize(Transpose {
                     from,
@@ -81,24 +90,40 @@ impl WithSimd for Correlate<'_> {
                 });
             });
         };
+        let group_len = volume(&[batch, image_len, columns]);
         // SAFETY: the parts cover all images, and `Transpose` writes every pixel and the padding.
-        let dy = unsafe { filled(volume(&[batch, image_len, columns]), transpose) };
+        let dy = unsafe { filled(volume(&[groups, group_len]), transpose) };
         let taps = kernel[0] * kernel[1];
+        let places = self.sizes.taps();
+        let places: Vec<usize> = places
+            .map(|[r, c]| self.planes.tap(r * dilation[0], c * dilation[1]))
+            .collect();
+        // Windows of whole blocks, so that the blocks of a sum are the same with any windows. Only
+        // of single rows: the rows of other maps are short.
+        let cut = match (in_place, output[0]) {
+            (true, 1) => fitting(&self.planes, output, channels_in, PLANES_BYTES, PIXELS),
+            _ => output[cut_axis(output)],
+        };
+        let windows = windows(&self.planes, output, &places, cut);
         // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
         // order.
-        let threads = rayon::current_num_threads();
+        let threads = rayon::current_num_threads().div_ceil(groups);
         let channel_parts = channels_in.min(threads);
         let tap_parts = threads.div_ceil(channel_parts).min(taps);
         let write = |dw: &mut [f32]| {
             let dw = Shared::new(dw);
-            for_each(channel_parts * tap_parts, work, |part| {
+            let parts = channel_parts * tap_parts;
+            for_each(groups * parts, work, |part| {
+                let (group, part) = (part / parts, part % parts);
                 let share = |all: usize, part: usize, parts: usize| {
                     all * part / parts..all * (part + 1) / parts
                 };
                 simd.vectorize(Split {
                     correlate: &self,
                     simd,
-                    dy: &dy,
+                    group,
+                    windows: &windows,
+                    dy: &dy[group * group_len..][..group_len],
                     image_len,
                     in_place,
                     columns,
@@ -108,66 +133,19 @@ impl WithSimd for Correlate<'_> {
                 });
             });
         };
-        // SAFETY: the parts cover all channels and taps, and each writes its own for all outputs.
-        unsafe { filled(volume(&[channels_out, channels_in, taps]), write) }
+        // SAFETY: the parts cover all groups, channels and taps, and each writes its own for all
+        // outputs.
+        unsafe { filled(volume(&[groups, channels_out, channels_in, taps]), write) }
     }
 }
 
-/// Transposes maps `[channels, rows, width]` to `[rows, row_len, columns]`: channels are padded
-/// with zeros to `columns`, and rows to `row_len`.
-struct Transpose<'a> {
-    from: &'a [f32],
-    rows: usize,
-    width: usize,
-    to: &'a mut [f32],
-    row_len: usize,
-    columns: usize,
-}
-
-impl pulp::NullaryFnOnce for Transpose<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Self {
-            from,
-            rows,
-            width,
-            to,
-            row_len,
-            columns,
-        } = self;
-        const BLOCK: usize = 16;
-        let map_len = rows * width;
-        let channels = from.len() / map_len;
-        for row in 0..rows {
-            let row_to = &mut to[row * row_len * columns..(row + 1) * row_len * columns];
-            let (pixels, padding) = row_to.split_at_mut(width * columns);
-            padding.fill(0.0);
-            for first in (0..columns).step_by(BLOCK) {
-                let sources: [&[f32]; BLOCK] = std::array::from_fn(|channel| {
-                    // Beyond the last channel any source will do: zeros are written below.
-                    &from[(first + channel).min(channels - 1) * map_len + row * width..][..width]
-                });
-                let wide = BLOCK.min(columns - first);
-                for (pixel, to) in pixels.chunks_exact_mut(columns).enumerate() {
-                    for (to, source) in to[first..first + wide].iter_mut().zip(&sources) {
-                        *to = source[pixel];
-                    }
-                    if first + wide > channels {
-                        to[channels.max(first)..first + wide].fill(0.0);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The part of a [`Correlate`] for some channels and taps.
+/// The part of a [`Correlate`] for some channels and taps of a group.
 struct Split<'a, S> {
     correlate: &'a Correlate<'a>,
     simd: S,
-    /// `[batch·image_len, columns]`.
+    group: usize,
+    windows: &'a [Window],
+    /// That of the group, `[batch·image_len, columns]`.
     dy: &'a [f32],
     image_len: usize,
     in_place: bool,
@@ -185,6 +163,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let Self {
             correlate,
             simd,
+            group: of_group,
+            windows,
             dy,
             image_len,
             in_place,
@@ -199,30 +179,22 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
             sizes,
             ..
         } = *correlate;
-        let channel_len = planes.channel_len();
-        let map_len = volume(&[channels.len(), channel_len]);
-        let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
-        let [_, kernel_width] = sizes.kernel;
+        let [channels_in, channels_out] = sizes.channels_of_group();
+        let channel_lens = windows.iter().map(|window| window.planes.channel_len());
+        let map_len = volume(&[channels.len(), channel_lens.max().unwrap_or(0)]);
+        let source_len = planes.source[0] * planes.source[1];
         let rows = channels.len() * taps.len();
         let padded_rows = row_tiles(rows, tallest::<S>())
             .last()
             .map_or(0, |(first, height)| first + height);
-        // The offset of every channel and tap. Padding rows use offset 0; their sums are not read.
-        let mut offsets = Vec::with_capacity(padded_rows);
-        for channel in 0..channels.len() {
-            for tap in taps.clone() {
-                let [row, column] = [tap / kernel_width, tap % kernel_width];
-                offsets.push(
-                    channel * channel_len
-                        + planes.tap(row * sizes.dilation[0], column * sizes.dilation[1]),
-                );
-            }
-        }
-        offsets.resize(padded_rows, 0);
+        // Image after image where there are several windows: the order of a sum must not depend on
+        // the number of channels of this part.
+        let most = match windows.len() {
+            1 => sizes.batch,
+            _ => 1,
+        };
         let fits = PLANES_BYTES / (4 * map_len).max(1);
-        let group = fits
-            .min(PIXELS.div_ceil(image_len) * 4)
-            .clamp(1, sizes.batch);
+        let group = fits.min(PIXELS.div_ceil(image_len) * 4).clamp(1, most);
         let panel_len = if in_place {
             0
         } else {
@@ -236,23 +208,38 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let [maps, panel, sums] = scratch.split();
         sums.fill(0.0);
         let mut runs = Vec::new();
-        for first in (0..sizes.batch).step_by(group) {
+        // The offset of every channel and tap.
+        let mut offsets = Vec::with_capacity(padded_rows);
+        let steps = (0..sizes.batch).step_by(group);
+        for (first, window) in steps.flat_map(|first| windows.iter().map(move |w| (first, w))) {
             let images = group.min(sizes.batch - first);
+            let (channel_len, plane_width) = (window.planes.channel_len(), window.planes.size[1]);
+            let map_len = channels.len() * channel_len;
+            offsets.clear();
+            for channel in 0..channels.len() {
+                let taps = &window.taps[taps.clone()];
+                offsets.extend(taps.iter().map(|tap| channel * channel_len + tap));
+            }
+            // Padding rows use offset 0; their sums are not read.
+            offsets.resize(padded_rows, 0);
             for image in 0..images {
                 for (index, channel) in channels.clone().enumerate() {
-                    let from = ((first + image) * sizes.channels_in + channel) * source_len;
+                    let of_group = (first + image) * sizes.groups + of_group;
+                    let from = (of_group * channels_in + channel) * source_len;
                     let to = &mut maps[image * map_len + index * channel_len..][..channel_len];
-                    plan.fill(&x[from..from + source_len], to);
+                    window.plan.fill(&x[from..from + source_len], to);
                 }
             }
             if in_place {
+                // Windows of more than one row are whole maps.
+                let start = window.first[1];
                 for image in 0..images {
                     // The padding after the last row is left out.
-                    let places = image_len - (planes.size[1] - sizes.output[1]);
+                    let places = window.span();
                     for at in (0..places).step_by(PIXELS) {
                         let len = PIXELS.min(places - at);
-                        let dy =
-                            &dy[((first + image) * image_len + at) * columns..][..len * columns];
+                        let dy = &dy[((first + image) * image_len + start + at) * columns..]
+                            [..len * columns];
                         let furthest = offsets
                             .iter()
                             .max()
@@ -278,7 +265,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                 packed(
                     pixels.clone(),
                     sizes.output,
-                    planes.size[1],
+                    plane_width,
                     map_len,
                     &mut runs,
                 );
@@ -294,9 +281,10 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
             }
         }
         let taps_of_channel = sizes.kernel[0] * sizes.kernel[1];
-        for output in 0..sizes.channels_out {
+        for output in 0..channels_out {
+            let row = of_group * channels_out + output;
             for (index, channel) in channels.clone().enumerate() {
-                let at = (output * sizes.channels_in + channel) * taps_of_channel + taps.start;
+                let at = (row * channels_in + channel) * taps_of_channel + taps.start;
                 // SAFETY: parts have disjoint channels and taps.
                 let to = unsafe { dw.range(at, taps.len()) };
                 for (tap, to) in to.iter_mut().enumerate() {

@@ -5,7 +5,8 @@ use crate::memory::volume;
 
 /// Layout of a feature map `[height, width]` in which pixels `stride` apart become neighbours: one
 /// plane per phase `(row mod stride, column mod stride)`, each with its share of the padding. Plane
-/// `[p, q]` holds `x[i·stride + p − pad, j·stride + q − pad]` at `(i, j)`, and zero outside of `x`.
+/// `[p, q]` holds `x[i·stride + p − pad, j·stride + q − pad]` at `(i, j)`, and zero outside of `x`;
+/// `i` and `j` count from `first` on.
 #[derive(Clone, Debug)]
 pub(crate) struct Planes {
     /// Height and width of the map.
@@ -15,6 +16,8 @@ pub(crate) struct Planes {
     pub pad: [usize; 2],
     /// The phases that are used by a tap.
     pub phases: Vec<[usize; 2]>,
+    /// Row and column at which the planes begin: zero, except for those of a window.
+    pub first: [usize; 2],
     /// Height and width of one plane.
     pub size: [usize; 2],
 }
@@ -48,10 +51,27 @@ impl Planes {
         (index * self.size[0] + row / self.stride[0]) * self.size[1] + column / self.stride[1]
     }
 
+    /// The rows and columns of these planes from `first` on, `size` of them.
+    pub(super) fn window(&self, first: [usize; 2], size: [usize; 2]) -> Self {
+        Self {
+            first: [0, 1].map(|axis| self.first[axis] + first[axis]),
+            size,
+            ..self.clone()
+        }
+    }
+
+    /// Offset in a window of the tap that has the offset `tap` in these planes.
+    pub(super) fn moved(&self, tap: usize, window: &Self) -> usize {
+        let [height, width] = self.size;
+        let (phase, row, column) = (tap / (height * width), tap / width % height, tap % width);
+        (phase * window.size[0] + row) * window.size[1] + column
+    }
+
     /// Indices along `axis` of a plane of phase `phase` that lie inside the map, and the index in
     /// the map of the first.
     fn inside(&self, axis: usize, phase: usize) -> (std::ops::Range<usize>, usize) {
-        let (stride, shift) = (self.stride[axis], phase as isize - self.pad[axis] as isize);
+        let stride = self.stride[axis];
+        let shift = (phase + self.first[axis] * stride) as isize - self.pad[axis] as isize;
         let first = (-shift)
             .max(0)
             .cast_unsigned()

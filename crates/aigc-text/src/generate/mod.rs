@@ -49,7 +49,9 @@ use burn::tensor::Device;
 use constrained::Constraints;
 use contrastive::Contrastive;
 use decoder::Decoder;
+pub(crate) use processor::{Processors, argmax, softmax};
 use sample::{Choice, Sampling};
+pub(crate) use sample::{draw, nothing_left};
 use stop::Stopping;
 
 /// A generated sequence.

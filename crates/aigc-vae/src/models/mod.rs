@@ -5,6 +5,7 @@ mod conv;
 mod diffusers;
 mod hierarchical;
 mod mlp;
+mod video;
 mod vq;
 mod with_flow;
 mod with_prior;
@@ -18,6 +19,10 @@ pub use hierarchical::{
     HierarchicalLevel, HierarchicalPosterior, HierarchicalVae, HierarchicalVaeConfig,
 };
 pub use mlp::{MlpVae, MlpVaeConfig};
+pub use video::{
+    AutoencoderKlTemporalDecoder, AutoencoderKlTemporalDecoderConfig, AutoencoderKlWan,
+    AutoencoderKlWanConfig,
+};
 pub use vq::{DiscreteVae, VqVae, VqVae2, VqVae2Config, VqVaeConfig};
 pub use with_flow::FlowPosteriorVae;
 pub use with_prior::WithPrior;

@@ -13,13 +13,13 @@ use aigc_kernels::{
     adam::adam,
     attention::{self, AttentionSizes},
     conv::{conv2d, conv2d_transposed, conv2d_weight_grad},
-    gaussian, loss,
+    gaussian, loss, lstm,
     norm::{self, Units},
     pixels,
     pool::pool2d,
     product::{Matrix, column_sums, multiply},
     quantized::multiply_packed,
-    rows,
+    rows, snake,
 };
 use burn::{
     backend::{Flex, TensorMetadata, flex::FlexTensor, ops::ModuleOps},
@@ -237,6 +237,63 @@ impl GenerativeOps for Flex {
             activate_grad(slice(&x), slice(&grad), activation.into()),
             x.shape(),
         )
+    }
+
+    fn snake_forward(x: FlexTensor, alpha: FlexTensor, beta: FlexTensor) -> FlexTensor {
+        let _timer = timer("snake_forward");
+        if !all_f32(&[&x, &alpha, &beta]) {
+            return primitives::snake::<Flex>(x, alpha, beta);
+        }
+        let [x, alpha, beta] = [x, alpha, beta].map(contiguous);
+        let [values, frequencies, divisors] = [&x, &alpha, &beta].map(slice);
+        let epsilon = primitives::SNAKE_EPSILON as f32;
+        let y = snake::snake(values, frequencies, divisors, epsilon, channel_dims(&x));
+        tensor(y, x.shape())
+    }
+
+    fn snake_grads(x: FlexTensor, alpha: FlexTensor, beta: FlexTensor, grad: FlexTensor) -> Three {
+        let _timer = timer("snake_grads");
+        if !all_f32(&[&x, &alpha, &beta, &grad]) {
+            return primitives::snake_grads::<Flex>(x, alpha, beta, grad);
+        }
+        let [x, alpha, beta, grad] = [x, alpha, beta, grad].map(contiguous);
+        let (dx, dalpha, dbeta) = snake::snake_grads(
+            slice(&x),
+            slice(&alpha),
+            slice(&beta),
+            slice(&grad),
+            primitives::SNAKE_EPSILON as f32,
+            channel_dims(&x),
+        );
+        (
+            tensor(dx, x.shape()),
+            tensor(dalpha, alpha.shape()),
+            tensor(dbeta, beta.shape()),
+        )
+    }
+
+    fn lstm_cell_forward(gates: FlexTensor, cell: FlexTensor) -> FlexTensor {
+        let _timer = timer("lstm_cell_forward");
+        if !all_f32(&[&gates, &cell]) {
+            return primitives::lstm_cell::<Flex>(gates, cell);
+        }
+        let (gates, cell) = (contiguous(gates), contiguous(cell));
+        let [batch, d] = dims(&cell);
+        tensor(
+            lstm::lstm_cell(slice(&gates), slice(&cell), d),
+            [2, batch, d],
+        )
+    }
+
+    fn lstm_cell_grads(gates: FlexTensor, cell: FlexTensor, grad: FlexTensor) -> Two {
+        let _timer = timer("lstm_cell_grads");
+        if !all_f32(&[&gates, &cell, &grad]) {
+            return primitives::lstm_cell_grads::<Flex>(gates, cell, grad);
+        }
+        let [gates, cell, grad] = [gates, cell, grad].map(contiguous);
+        let [_, d] = dims(&cell);
+        let (dgates, dcell) = lstm::lstm_cell_grads(slice(&gates), slice(&cell), slice(&grad), d);
+        (tensor(dgates, gates.shape()), tensor(dcell, cell.shape()))
     }
 
     fn group_norm_forward(

@@ -7,7 +7,8 @@ use burn::{
     tensor::ops::{ConvOptions, ConvTransposeOptions},
 };
 
-/// Sizes of a convolution from `x` to `y`, if the kernels support it: one group, and no empty axis.
+/// Sizes of a convolution from `x` to `y`, if the kernels support it: groups that divide the
+/// channels, and no empty axis.
 pub(super) fn sizes(
     x: [usize; 4],
     y: [usize; 4],
@@ -16,11 +17,16 @@ pub(super) fn sizes(
 ) -> Option<ConvSizes> {
     let [batch, channels_in, height, width] = x;
     let [_, channels_out, out_height, out_width] = y;
-    let fits = options.groups == 1 && x.iter().chain(&y).chain(&weight).all(|n| *n > 0);
+    let groups = options.groups;
+    let divided = |channels: usize| groups > 0 && channels.is_multiple_of(groups);
+    let fits = divided(channels_in)
+        && divided(channels_out)
+        && x.iter().chain(&y).chain(&weight).all(|n| *n > 0);
     fits.then_some(ConvSizes {
         batch,
         channels_in,
         channels_out,
+        groups,
         input: [height, width],
         output: [out_height, out_width],
         kernel: [weight[2], weight[3]],
@@ -67,7 +73,7 @@ pub(super) fn transposed_output(
         (x[2 + axis].checked_sub(1)? * options.stride[axis] + reach)
             .checked_sub(2 * options.padding[axis])
     };
-    Some([x[0], weight[1], side(0)?, side(1)?])
+    Some([x[0], weight[1] * options.groups, side(0)?, side(1)?])
 }
 
 pub(super) fn attention_sizes(

@@ -11,6 +11,7 @@ pub use config::{ChannelOrder, ControlNetConfig};
 use super::{
     blocks::{self, Conditions, DownBlock, MidBlock},
     files::network_methods,
+    motion::NoHook,
     time::TimeEmbedding,
     transformer::SpatialTransformer,
     unet2d_condition::{
@@ -225,9 +226,9 @@ impl ControlNetModel {
         let x = self.conv_in.forward(x);
         let image = self.controlnet_cond_embedding.forward(image);
         assert_eq!(image.dims(), x.dims(), "map of the image, for that of x");
-        let (x, skips) = blocks::down(x + image, conditions, &self.down_blocks);
+        let (x, skips) = blocks::down(x + image, conditions, &self.down_blocks, &NoHook);
         let x = match &self.mid_block {
-            Some(middle) => middle.forward(x, conditions),
+            Some(middle) => middle.forward(x, conditions, &NoHook),
             None => x,
         };
         self.strengthened(skips, x, conditioning_scale, guess_mode)

@@ -107,8 +107,9 @@ fn controlnet_begins_with_the_encoder_of_its_unet() {
         }),
     };
     let x = unet.conv_in.forward(random(5, [2, 2, 8, 6]));
-    let (last, mut expected) = blocks::down(x, conditions, &unet.down_blocks);
-    expected.push(unet.mid_block.as_ref().unwrap().forward(last, conditions));
+    let (last, mut expected) = blocks::down(x, conditions, &unet.down_blocks, &NoHook);
+    let middle = unet.mid_block.as_ref().unwrap();
+    expected.push(middle.forward(last, conditions, &NoHook));
     let found = residuals(&network, 1.0, false);
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {

@@ -12,6 +12,7 @@ pub use config::{
 
 use super::{
     blocks::{self, Conditions, DownBlock, MidBlock, UpBlock},
+    motion::{HookedUNet, LayerHook, NoHook, UNetLayer, UNetLayout},
     time::{FourierProjection, Sinusoids, TimeEmbedding},
 };
 use crate::denoiser::{Conditioning, Denoiser, with_self_cond};
@@ -187,16 +188,25 @@ impl UNet2dModel {
         time: Tensor<1>,
         class: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
-        let class = self.class_embedding.as_ref().map(|classes| {
+        self.output(x, time, self.embedded(class), &NoHook)
+    }
+
+    fn embedded(&self, class: Option<Tensor<1, Int>>) -> Option<Tensor<2>> {
+        self.class_embedding.as_ref().map(|classes| {
             let class = class.expect("a class-conditional network needs class labels");
             classes.forward(class, |number| self.encode(number))
-        });
-        self.output(x, time, class)
+        })
     }
 
     /// The prediction for noisy images, with a vector for each that is added to the time embedding,
     /// `[batch, time_embedding_dim]`.
-    fn output(&self, x: Tensor<4>, time: Tensor<1>, class: Option<Tensor<2>>) -> Tensor<4> {
+    fn output(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        class: Option<Tensor<2>>,
+        hook: &dyn LayerHook,
+    ) -> Tensor<4> {
         let config = &self.config;
         let x = if config.center_input_sample {
             x * 2.0 - 1.0
@@ -218,9 +228,10 @@ impl UNet2dModel {
             time: &embedding,
             tokens: None,
         };
-        let (x, skips) = blocks::down(self.conv_in.forward(x), conditions, &self.down_blocks);
-        let x = self.mid_block.forward(x, conditions);
-        let x = blocks::up(x, conditions, skips, &self.up_blocks);
+        let x = hook.after_layer(UNetLayer::Input, self.conv_in.forward(x));
+        let (x, skips) = blocks::down(x, conditions, &self.down_blocks, hook);
+        let x = self.mid_block.forward(x, conditions, hook);
+        let x = blocks::up(x, conditions, skips, &self.up_blocks, hook);
         let output = self.conv_out.forward(
             self.conv_norm_out
                 .forward_with_activation(x, Activation::Silu),
@@ -232,13 +243,35 @@ impl UNet2dModel {
     }
 }
 
+impl HookedUNet for UNet2dModel {
+    fn predict_hooked(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        condition: &Conditioning,
+        hook: &dyn LayerHook,
+    ) -> Tensor<4> {
+        let x = with_self_cond(x, self.config.in_channels, condition);
+        let class = match self.class_embedding_dim() {
+            None => self.embedded(condition.class_labels.clone()),
+            Some(_) => condition.class_embeddings.clone(),
+        };
+        self.output(x, time, class, hook)
+    }
+
+    fn layout(&self) -> UNetLayout {
+        let config = &self.config;
+        UNetLayout::new(
+            &config.block_out_channels,
+            config.layers_per_block,
+            config.norm_num_groups,
+        )
+    }
+}
+
 impl Denoiser for UNet2dModel {
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
-        let x = with_self_cond(x, self.config.in_channels, condition);
-        match self.class_embedding_dim() {
-            None => self.forward(x, time, condition.class_labels.clone()),
-            Some(_) => self.output(x, time, condition.class_embeddings.clone()),
-        }
+        self.predict_hooked(x, time, condition, &NoHook)
     }
 
     fn check_shape(&self, shape: SampleShape) -> Result<()> {

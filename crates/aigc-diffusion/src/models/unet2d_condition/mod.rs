@@ -35,6 +35,7 @@ pub use types::{
 use super::{
     blocks::{self, Conditions, DownBlock, MidBlock, UpBlock},
     files::network_methods,
+    motion::{HookedUNet, LayerHook, NoHook, UNetLayer, UNetLayout},
     time::TimeEmbedding,
     transformer::SpatialTransformer,
     unet2d::ClassEmbedType,
@@ -148,6 +149,17 @@ impl UNet2dConditionModel {
         condition: &Conditioning,
         timestep_cond: Option<Tensor<2>>,
     ) -> Tensor<4> {
+        self.output(x, time, condition, timestep_cond, &NoHook)
+    }
+
+    fn output(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        condition: &Conditioning,
+        timestep_cond: Option<Tensor<2>>,
+        hook: &dyn LayerHook,
+    ) -> Tensor<4> {
         let x = match self.config.center_input_sample {
             true => x * 2.0 - 1.0,
             false => x,
@@ -167,16 +179,17 @@ impl UNet2dConditionModel {
             time: &embedding,
             tokens: tokens.as_ref().map(EncodedTokens::tokens),
         };
-        let (x, skips) = blocks::down(self.conv_in.forward(x), conditions, &self.down_blocks);
+        let x = hook.after_layer(UNetLayer::Input, self.conv_in.forward(x));
+        let (x, skips) = blocks::down(x, conditions, &self.down_blocks, hook);
         let x = match &self.mid_block {
-            Some(middle) => middle.forward(x, conditions),
+            Some(middle) => middle.forward(x, conditions, hook),
             None => x,
         };
         let (x, skips) = match condition.residuals.clone() {
             Some(residuals) => added(x, skips, residuals),
             None => (x, skips),
         };
-        let x = blocks::up(x, conditions, skips, &self.up_blocks);
+        let x = blocks::up(x, conditions, skips, &self.up_blocks, hook);
         self.conv_out.forward(
             self.conv_norm_out
                 .forward_with_activation(x, self.activation),
@@ -203,14 +216,35 @@ fn added(
     )
 }
 
-impl Denoiser for UNet2dConditionModel {
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+impl HookedUNet for UNet2dConditionModel {
+    fn predict_hooked(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        condition: &Conditioning,
+        hook: &dyn LayerHook,
+    ) -> Tensor<4> {
         let scale = self
             .config
             .time_cond_proj_dim
             .zip(condition.guidance.clone());
         let timestep_cond = scale.map(|(width, scale)| guidance_scale_embedding(scale, width));
-        self.forward_with_timestep_cond(x, time, condition, timestep_cond)
+        self.output(x, time, condition, timestep_cond, hook)
+    }
+
+    fn layout(&self) -> UNetLayout {
+        let config = &self.config;
+        UNetLayout::new(
+            &config.block_out_channels,
+            config.layers_per_block,
+            config.norm_num_groups,
+        )
+    }
+}
+
+impl Denoiser for UNet2dConditionModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        self.predict_hooked(x, time, condition, &NoHook)
     }
 
     fn check_shape(&self, shape: SampleShape) -> Result<()> {

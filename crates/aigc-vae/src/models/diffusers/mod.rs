@@ -66,10 +66,10 @@ macro_rules! diffusers_methods {
     };
 }
 
-mod architecture;
+pub(crate) mod architecture;
 mod autoencoder_kl;
 mod autoencoder_tiny;
-mod blocks;
+pub(crate) mod blocks;
 mod codebook;
 mod config;
 mod tiny_config;

@@ -1,5 +1,7 @@
 //! Tests of the algorithms against each other and against sums in f64.
 
+mod signals;
+
 use super::*;
 use crate::testing::{Rng, assert_panics};
 use pulp::WithSimd;
@@ -73,6 +75,7 @@ fn conv_algorithms_agree() {
             batch,
             channels_in,
             channels_out,
+            groups: 1,
             input,
             output,
             kernel,
@@ -132,6 +135,7 @@ fn long_convs_by_winograd_match_direct_sums() {
             batch,
             channels_in,
             channels_out,
+            groups: 1,
             input: [side; 2],
             output: [out; 2],
             kernel: [kernel; 2],
@@ -174,6 +178,7 @@ fn convs_of_a_model_by_winograd_repeat_on_any_number_of_threads() {
         batch: 5,
         channels_in: 64,
         channels_out: 64,
+        groups: 1,
         input: [28; 2],
         output: [28; 2],
         kernel: [3; 2],
@@ -215,6 +220,7 @@ fn winograd_rejects_what_it_cannot_do() {
         batch: 1,
         channels_in: 1,
         channels_out: 1,
+        groups: 1,
         input: [9; 2],
         output: [9; 2],
         kernel: [3; 2],
@@ -279,7 +285,9 @@ fn reference(x: &[f32], dy: &[f32], weight: &[f32], sizes: ConvSizes) -> [Vec<f3
             output / (out_height * out_width) % sizes.channels_out,
         );
         let pixel = [output / out_width % out_height, output % out_width];
-        for channel_in in 0..sizes.channels_in {
+        let [inputs, outputs] = sizes.channels_of_group();
+        let first = channel_out / outputs * inputs;
+        for channel_in in first..first + inputs {
             for (tap, at) in sizes.taps().enumerate() {
                 let [row, column] = [0, 1].map(|axis| {
                     (pixel[axis] * sizes.stride[axis] + at[axis] * sizes.dilation[axis])
@@ -290,7 +298,7 @@ fn reference(x: &[f32], dy: &[f32], weight: &[f32], sizes: ConvSizes) -> [Vec<f3
                 }
                 let input =
                     ((image * sizes.channels_in + channel_in) * height + row) * width + column;
-                let element = (channel_out * sizes.channels_in + channel_in) * kernel_len + tap;
+                let element = (channel_out * inputs + channel_in - first) * kernel_len + tap;
                 let [x, dy, weight] = [x[input], dy[output], weight[element]].map(f64::from);
                 y[output] += x * weight;
                 dx[input] += dy * weight;
@@ -312,6 +320,7 @@ fn convs_of_any_sizes_match_f64() {
             batch: pick(1, 18),
             channels_in: pick(1, 6),
             channels_out: pick(1, 6),
+            groups: 1,
             input: [pick(1, 7), pick(1, 9)],
             output: [pick(1, 7), pick(1, 9)],
             kernel: [pick(1, 3), pick(1, 3)],
@@ -372,6 +381,7 @@ fn convs_reject_other_sizes() {
         batch: 2,
         channels_in: 3,
         channels_out: 4,
+        groups: 1,
         input: [5, 6],
         output: [5, 6],
         kernel: [3, 3],
@@ -391,7 +401,10 @@ fn convs_reject_other_sizes() {
     const MAX: usize = usize::MAX;
     const HALF: usize = 1 << (usize::BITS / 2);
     type Change = fn(&mut ConvSizes);
-    let changes: [(Change, &str); 16] = [
+    let changes: [(Change, &str); 19] = [
+        (|sizes| sizes.groups = 0, "is 0"),
+        (|sizes| sizes.groups = 2, "do not divide"),
+        (|sizes| sizes.groups = 3, "do not divide"),
         (|sizes| sizes.channels_in = 0, "is 0"),
         (|sizes| sizes.channels_out = 0, "is 0"),
         (|sizes| sizes.input[0] = 0, "is 0"),

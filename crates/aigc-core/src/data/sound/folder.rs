@@ -1,0 +1,226 @@
+//! A directory of sounds.
+
+use super::Sound;
+use crate::{
+    DataFault, Error, Result,
+    audio::{Waveform, read_audio},
+    check::{ensure, in_range, positive},
+    data::{Dataset, entries},
+    rng::Rng,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+/// File extensions of sounds.
+const EXTENSIONS: [&str; 9] = [
+    "wav", "wave", "flac", "mp3", "ogg", "oga", "aif", "aiff", "aifc",
+];
+
+/// Longest clip, in samples.
+const MAX_LENGTH: usize = 1 << 28;
+
+/// How to read a directory of sounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaveFolderConfig {
+    /// Samples per second that all sounds are resampled to; `None` keeps the rate of each file.
+    pub sample_rate: Option<u32>,
+    /// 1 for the mean of all channels, 2 for stereo; `None` for 1.
+    pub channels: Option<usize>,
+    /// Number of samples of each sound: longer ones are cut, shorter ones padded with silence at
+    /// the end. `None` keeps all lengths.
+    pub length: Option<usize>,
+    /// Removes what is so many decibels quieter than the loudest part from both ends.
+    pub trim_silence: Option<f64>,
+    /// Seed of the places that longer sounds are cut at in training, another one in each epoch;
+    /// `None` cuts the middle out. Outside training, the middle is used.
+    pub crop_seed: Option<u64>,
+}
+
+impl WaveFolderConfig {
+    /// Fails if a value is out of range.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn validate(&self) -> Result<()> {
+        if let Some(rate) = self.sample_rate {
+            in_range("sample_rate", rate, 1..=768_000)?;
+        }
+        if let Some(channels) = self.channels {
+            ensure(matches!(channels, 1 | 2), "channels", channels, "1 or 2")?;
+        }
+        if let Some(length) = self.length {
+            in_range("length", length, 1..=MAX_LENGTH)?;
+        }
+        self.trim_silence
+            .map_or(Ok(()), |threshold| positive("trim_silence", threshold))
+    }
+}
+
+/// Sounds of a directory and its subdirectories, decoded when they are read.
+///
+/// A file is a sound if its name ends like that of one. Hidden files and directories, whose names
+/// begin with a dot, are skipped. Links to directories are followed, each directory once. Formats
+/// other than WAV need the feature `audio-files`.
+#[derive(Clone, Debug)]
+pub struct WaveFolder {
+    config: WaveFolderConfig,
+    files: Vec<(PathBuf, Option<u32>)>,
+}
+
+impl WaveFolder {
+    /// Lists the sounds under `dir` in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration is out of range, [`Error::Io`] if a directory cannot
+    /// be read, [`Error::Data`] if there is no sound.
+    pub fn open(dir: &Path, config: WaveFolderConfig) -> Result<Self> {
+        config.validate()?;
+        let (mut files, mut visited) = (vec![], HashSet::new());
+        list(dir, &mut files, &mut visited)?;
+        if files.is_empty() {
+            let known = EXTENSIONS.join(", ");
+            let what = format!("no sound in it (known extensions: {known})");
+            return Err(Error::data(dir, DataFault::Empty(what)));
+        }
+        Ok(Self {
+            config,
+            files: files.into_iter().map(|path| (path, None)).collect(),
+        })
+    }
+
+    /// Sets the class of each sound by its path.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the first file that `label` gives no class.
+    pub fn with_label(mut self, label: impl Fn(&Path) -> Option<u32>) -> Result<Self> {
+        for (path, class) in &mut self.files {
+            *class = label(path);
+            if class.is_none() {
+                let reason = "its name has no label of the expected form";
+                return Err(Error::data(&*path, DataFault::Mismatch(reason.into())));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Keeps the files that `keep` is true for, such as those of a split or a speaker.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if none is left.
+    pub fn filter(mut self, keep: impl Fn(&Path) -> bool) -> Result<Self> {
+        self.files.retain(|(path, _)| keep(path));
+        ensure(
+            !self.files.is_empty(),
+            "files",
+            "empty after the filter",
+            "at least one file",
+        )?;
+        Ok(self)
+    }
+
+    /// The files in order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &WaveFolderConfig {
+        &self.config
+    }
+
+    /// Reads a sound; `crop` chooses the first sample that is kept, given the number of choices.
+    fn read(&self, index: usize, crop: impl FnOnce(usize) -> usize) -> Result<Sound> {
+        let (path, label) = &self.files[index];
+        let mut wave = read_audio(path)?;
+        wave = match self.config.channels {
+            Some(2) => wave.to_stereo(),
+            _ => wave.to_mono(),
+        };
+        if let Some(rate) = self
+            .config
+            .sample_rate
+            .filter(|rate| *rate != wave.sample_rate())
+        {
+            wave = wave.resample(rate)?;
+        }
+        if let Some(threshold) = self.config.trim_silence {
+            wave = wave.trim_silence(threshold);
+        }
+        let mut len = wave.len();
+        if let Some(length) = self.config.length {
+            if len > length {
+                wave = wave.slice(crop(len - length + 1), length)?;
+            }
+            len = len.min(length);
+            wave = pad(wave, length)?;
+        }
+        Ok(Sound {
+            wave,
+            len,
+            label: *label,
+        })
+    }
+}
+
+impl Dataset for WaveFolder {
+    type Item = Sound;
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Sound> {
+        self.read(index, |choices| (choices - 1) / 2)
+    }
+
+    fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<Sound> {
+        let Some(seed) = self.config.crop_seed else {
+            return self.get(index);
+        };
+        let stream = (epoch * self.files.len() + index) as u64;
+        let mut rng = Rng::stream(seed, "data/sound/crop", stream);
+        self.read(index, |choices| rng.random_index(choices))
+    }
+}
+
+/// Silence at the end, up to a length.
+fn pad(wave: Waveform, length: usize) -> Result<Waveform> {
+    let (rate, mut channels) = (wave.sample_rate(), wave.into_channels());
+    for channel in &mut channels {
+        channel.resize(length, 0.0);
+    }
+    Waveform::new(channels, rate)
+}
+
+/// Adds the sounds in a directory that has not been visited.
+fn list(dir: &Path, files: &mut Vec<PathBuf>, visited: &mut HashSet<PathBuf>) -> Result<()> {
+    if !visited.insert(dir.canonicalize().map_err(Error::io(dir))?) {
+        return Ok(());
+    }
+    for path in entries(dir)? {
+        if is_hidden(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            list(&path, files, visited)?;
+        } else if is_sound(&path) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name begins with a dot, or is that of the copies that macOS puts into archives.
+fn is_hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || name.eq_ignore_ascii_case("__macosx")
+}
+
+fn is_sound(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    EXTENSIONS.contains(&ending.to_lowercase().as_str())
+}

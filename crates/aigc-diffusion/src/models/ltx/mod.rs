@@ -1,0 +1,254 @@
+//! `LTXVideoTransformer3DModel`: the transformer of LTX-Video (HaCohen et al. 2024,
+//! <https://arxiv.org/abs/2501.00103>). Its input and output are tokens.
+
+mod config;
+mod rotary;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+pub use config::LtxVideoTransformer3dConfig;
+
+use super::{
+    files::network_methods,
+    time::{Sinusoids, TimeEmbedding},
+    transformer::FeedForward,
+    transformers::modulated_norm,
+    wan::{
+        attention::{VideoAttention, VideoAttentionConfig, Visible},
+        block::{parts, widened},
+    },
+};
+use aigc_core::{
+    Result,
+    nn::{Activation, Initializer, Linear, LinearConfig, diffusers::diffusers_key},
+    ops,
+    weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Bool, Device, Tensor},
+};
+use rotary::{LtxRotary, positions};
+use std::path::Path;
+
+/// The encoding of times.
+const SINUSOIDS: Sinusoids = Sinusoids {
+    width: 256,
+    cosines_first: true,
+    shift: 0.0,
+};
+/// Epsilon of the norms of queries and keys.
+const ATTENTION_EPSILON: f64 = 1e-5;
+/// Epsilon of the norm before the output.
+const LAST_EPSILON: f64 = 1e-6;
+
+impl LtxVideoTransformer3dConfig {
+    /// The network on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
+    pub fn init(&self, device: &Device) -> Result<LtxVideoTransformer3dModel> {
+        self.validate()?;
+        let (width, activation) = (self.width(), self.activation()?);
+        let linear = |from, to| LinearConfig::new(from, to).init(device);
+        let embedding = |from, activation| TimeEmbedding::new(from, width, activation, device);
+        let attention = VideoAttentionConfig {
+            width,
+            context_width: width,
+            heads: self.num_attention_heads,
+            bias: self.attention_bias,
+            out_bias: self.attention_out_bias,
+            epsilon: ATTENTION_EPSILON,
+        };
+        let block = |_| LtxBlock {
+            attn1: attention.init(device),
+            attn2: attention.init(device),
+            ff: FeedForward::new(width, false, activation, 0.0, device),
+            scale_shift_table: table(6, width, device),
+        };
+        Ok(LtxVideoTransformer3dModel {
+            proj_in: linear(self.in_channels, width),
+            scale_shift_table: table(2, width, device),
+            time_embed: AdaNormSingle {
+                emb: TimestepEmbedding {
+                    timestep_embedder: embedding(SINUSOIDS.width, Activation::Silu),
+                },
+                linear: linear(width, 6 * width),
+            },
+            caption_projection: embedding(self.caption_channels, Activation::GeluTanh),
+            transformer_blocks: (0..self.num_layers).map(block).collect(),
+            proj_out: linear(width, self.outputs()),
+            config: self.clone(),
+        })
+    }
+}
+
+/// A table that is added to the conditions.
+fn table(parts: usize, width: usize, device: &Device) -> Param<Tensor<2>> {
+    let normal = Initializer::Normal {
+        mean: 0.0,
+        std: 1.0 / (width as f64).sqrt(),
+    };
+    normal.param([parts, width], width, width, device)
+}
+
+#[derive(Module, Debug)]
+struct TimestepEmbedding {
+    timestep_embedder: TimeEmbedding,
+}
+
+/// Scales, shifts and gates of all blocks (Chen et al. 2023, <https://arxiv.org/abs/2310.00426>,
+/// section 2.3).
+#[derive(Module, Debug)]
+struct AdaNormSingle {
+    emb: TimestepEmbedding,
+    linear: Linear,
+}
+
+#[derive(Module, Debug)]
+struct LtxBlock {
+    attn1: VideoAttention,
+    attn2: VideoAttention,
+    ff: FeedForward,
+    /// `[6, width]`
+    scale_shift_table: Param<Tensor<2>>,
+}
+
+/// The prompt of each sample within the network.
+struct Prompts {
+    /// `[batch, tokens, width]`
+    tokens: Tensor<3>,
+    visible: Visible,
+}
+
+impl LtxBlock {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        conditions: &Tensor<3>,
+        prompts: &Prompts,
+        rotary: &LtxRotary,
+        epsilon: f64,
+    ) -> Tensor<3> {
+        let table = self.scale_shift_table.val().unsqueeze::<3>();
+        let [shift, scale, gate, shift_ff, scale_ff, gate_ff] = parts(table, conditions.clone());
+        let normed = rms_normed(x.clone(), epsilon) * (scale + 1.0) + shift;
+        let x = x + self.attn1.forward(normed, |x| rotary.rotate(x)) * gate;
+        let attended = self
+            .attn2
+            .cross(x.clone(), prompts.tokens.clone(), &prompts.visible);
+        let x = x + attended;
+        let normed = rms_normed(x.clone(), epsilon) * (scale_ff + 1.0) + shift_ff;
+        x + self.ff.forward(normed) * gate_ff
+    }
+}
+
+/// `x / √(mean(x²) + ε)` over the last axis, without weights.
+fn rms_normed(x: Tensor<3>, epsilon: f64) -> Tensor<3> {
+    let dtype = x.dtype();
+    let x = widened(x);
+    let mean_square = (x.clone() * x.clone()).mean_dim(2);
+    ops::cast(x * (mean_square + epsilon).sqrt().recip(), dtype)
+}
+
+/// What [`LtxVideoTransformer3dModel::forward`] takes besides tokens and time, with the names of
+/// diffusers.
+#[derive(Clone, Debug)]
+pub struct LtxVideoInputs {
+    /// Hidden states of the prompt, `[batch, text tokens, caption_channels]`.
+    pub encoder_hidden_states: Tensor<3>,
+    /// Which of them are attended to, `[batch, text tokens]`: true for tokens of the prompt.
+    /// `None`: all.
+    pub encoder_attention_mask: Option<Tensor<2, Bool>>,
+    /// Frames of the tokens.
+    pub num_frames: usize,
+    /// Rows of the tokens.
+    pub height: usize,
+    /// Columns of the tokens.
+    pub width: usize,
+    /// Distances of neighbouring frames in seconds, and of neighbouring rows and columns in pixels.
+    /// `None`: positions are counted.
+    pub rope_interpolation_scale: Option<[f64; 3]>,
+}
+
+/// The transformer of LTX-Video.
+#[derive(Module, Debug)]
+pub struct LtxVideoTransformer3dModel {
+    proj_in: Linear,
+    /// `[2, width]`
+    scale_shift_table: Param<Tensor<2>>,
+    time_embed: AdaNormSingle,
+    caption_projection: TimeEmbedding,
+    transformer_blocks: Vec<LtxBlock>,
+    proj_out: Linear,
+    #[module(skip)]
+    config: LtxVideoTransformer3dConfig,
+}
+
+impl LtxVideoTransformer3dModel {
+    network_methods!(LtxVideoTransformer3dConfig);
+
+    /// The configuration of the network.
+    pub fn config(&self) -> &LtxVideoTransformer3dConfig {
+        &self.config
+    }
+
+    /// The prediction for the noisy tokens of videos.
+    ///
+    /// # Shapes
+    /// - hidden_states: `[batch, num_frames·height·width, in_channels]`, frames before rows before
+    ///   columns
+    /// - timestep: `[batch]`, 0 to 1000
+    /// - output: `[batch, num_frames·height·width, out_channels]`
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn forward(
+        &self,
+        hidden_states: Tensor<3>,
+        timestep: Tensor<1>,
+        inputs: &LtxVideoInputs,
+    ) -> Tensor<3> {
+        let (config, dtype) = (&self.config, hidden_states.dtype());
+        let (width, device) = (config.width(), hidden_states.device());
+        let [batch, tokens, _] = hidden_states.dims();
+        let sizes = [inputs.num_frames, inputs.height, inputs.width];
+        let count = sizes.iter().product::<usize>();
+        assert_eq!(tokens, count, "tokens of {sizes:?}");
+        let patch = [config.patch_size_t, config.patch_size, config.patch_size];
+        let places = positions(sizes, inputs.rope_interpolation_scale, patch);
+        let heads = [config.num_attention_heads, config.attention_head_dim];
+        let rotary = LtxRotary::new(&places, heads, &device);
+
+        let sinusoids = ops::cast(SINUSOIDS.of(timestep), dtype);
+        let embedding = self.time_embed.emb.timestep_embedder.forward(sinusoids);
+        let conditions = self
+            .time_embed
+            .linear
+            .forward(Activation::Silu.forward(embedding.clone()))
+            .reshape([batch, 6, width]);
+        let [samples, others, states] = inputs.encoder_hidden_states.dims();
+        assert_eq!(samples, batch, "number of prompts");
+        if let Some(mask) = &inputs.encoder_attention_mask {
+            assert_eq!(mask.dims(), [batch, others], "mask of the prompts");
+        }
+        let prompts = ops::cast(inputs.encoder_hidden_states.clone(), dtype);
+        let prompts = prompts.reshape([batch * others, states]);
+        let prompts = Prompts {
+            tokens: self
+                .caption_projection
+                .forward(prompts)
+                .reshape([batch, others, width]),
+            visible: Visible::new(inputs.encoder_attention_mask.clone()),
+        };
+
+        let x = self.proj_in.forward(hidden_states);
+        let x = self.transformer_blocks.iter().fold(x, |x, block| {
+            block.forward(x, &conditions, &prompts, &rotary, config.norm_eps)
+        });
+        let table = self.scale_shift_table.val().unsqueeze::<3>();
+        let [shift, scale] = parts(table, embedding.unsqueeze_dim(1));
+        self.proj_out
+            .forward(modulated_norm(x, scale, shift, LAST_EPSILON))
+    }
+}

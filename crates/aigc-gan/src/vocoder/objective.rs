@@ -1,0 +1,228 @@
+//! Training of vocoders.
+
+use super::{
+    VocoderObjectiveConfig, WaveDiscriminator, feature_matching_loss,
+    losses::{accuracy, discriminator_loss, generator_loss, mean_logit},
+};
+use crate::Gan;
+use aigc_core::{
+    Error, Result,
+    audio::Vocoder,
+    data::SampleBatch,
+    dsp::{MelConfig, MelLoss, MelSpectrogram, StftLoss},
+    train::{LossOutput, Objective, Phase, StepContext},
+};
+use burn::{
+    module::{Module, ModuleDisplay},
+    tensor::Tensor,
+};
+use std::marker::PhantomData;
+
+/// Trains a vocoder `G` and discriminators `C` of its sound against each other, on batches `B` of
+/// waveforms with one channel, `[batch, 1, time]` in `[−1, 1]`. The spectrograms are computed from
+/// the waveforms.
+///
+/// A step has the phases `discriminator` and `generator` on the same batch, each with its own
+/// optimizer ([`Trainer::with_optimizer`](aigc_core::train::Trainer::with_optimizer)). The loss of
+/// the generator is
+///
+/// ```text
+/// mel_weight·mel + stft_weight·stft + adversarial_weight·adversarial + feature_weight·features
+/// ```
+///
+/// with the terms of [`VocoderObjectiveConfig`]; the last two are there from
+/// [`start_step`](VocoderObjectiveConfig::start_step) on. Before it, discriminators are not
+/// computed. The generator's update uses the sound that was generated for that of the
+/// discriminators.
+///
+/// Metrics of `generator`: `mel`, `stft`, `adversarial`, `features`. Metrics of `discriminator`:
+/// `real` and `fake` (mean logits), `accuracy`.
+///
+/// The `final` of a run opens as the vocoder if the run has its configuration
+/// ([`Trainer::with_model_config`](aigc_core::train::Trainer::with_model_config)), as in
+/// [`HifiGan::from_pretrained`](super::HifiGan::from_pretrained).
+#[derive(Debug)]
+pub struct VocoderObjective<G, C, B> {
+    config: VocoderObjectiveConfig,
+    mel: MelSpectrogram,
+    mel_loss: MelLoss,
+    stft_loss: StftLoss,
+    /// Sound generated in the discriminators' phase, one batch per accumulated batch.
+    generated: Vec<Option<Tensor<2>>>,
+    types: PhantomData<fn(G, C, B)>,
+}
+
+/// Index of the discriminators' phase.
+const DISCRIMINATOR_PHASE: usize = 0;
+
+impl<G, C, B> VocoderObjective<G, C, B>
+where
+    G: Vocoder + Module + ModuleDisplay + 'static,
+    C: WaveDiscriminator + 'static,
+    B: SampleBatch<3>,
+{
+    /// The objective with this configuration for the networks of `model`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range, or if the mel term is of sound with another
+    /// sample rate than the generator's.
+    pub fn new(config: VocoderObjectiveConfig, model: &Gan<G, C>) -> Result<Self> {
+        config.validate()?;
+        let mel = *model.generator.mel_config();
+        let mels = if config.mels.is_empty() {
+            let f_max = f64::from(mel.sample_rate) / 2.0;
+            vec![MelConfig { f_max, ..mel }]
+        } else {
+            config.mels.clone()
+        };
+        if let Some(other) = mels
+            .iter()
+            .find(|other| other.sample_rate != mel.sample_rate)
+        {
+            let expected = format!("{}, that of the generator", mel.sample_rate);
+            return Err(Error::config(
+                "mels.sample_rate",
+                other.sample_rate,
+                expected,
+            ));
+        }
+        Ok(Self {
+            mel: mel.init()?,
+            mel_loss: MelLoss::new(&mels)?,
+            stft_loss: StftLoss::new(&config.resolutions)?,
+            config,
+            generated: Vec::new(),
+            types: PhantomData,
+        })
+    }
+
+    /// Configuration of the objective.
+    pub fn config(&self) -> &VocoderObjectiveConfig {
+        &self.config
+    }
+
+    /// The waveforms of a batch, `[batch, time]`, if they are long enough for every term.
+    fn waves(&self, batch: &B, model: &Gan<G, C>, context: &StepContext) -> Result<Tensor<2>> {
+        let shape = batch.sample_shape();
+        let time = match *shape.dims() {
+            [1, time] if !batch.is_empty() => time,
+            _ => {
+                let found = format!("{} of shape {shape}", batch.len());
+                let expected = "at least one sample of shape 1×time: sound with one channel";
+                return Err(Error::argument("batch", found, expected));
+            }
+        };
+        self.mel.stft().frames(time)?;
+        // What the generator makes may be shorter, by less than a frame.
+        let hop = self.mel.config().hop_length;
+        let least = if time > hop { time / hop * hop } else { time };
+        let mut mels = self.mel_loss.scales().iter();
+        mels.try_for_each(|mel| mel.stft().frames(least).map(drop))?;
+        let mut resolutions = self.stft_loss.resolutions().iter();
+        resolutions.try_for_each(|stft| stft.frames(least).map(drop))?;
+        model.discriminator.check_len(least)?;
+        let wave = batch.normalized(&context.device);
+        Ok(wave.reshape([batch.len(), time]))
+    }
+
+    /// The sound that the generator makes of the spectrograms of `real`, at most as long,
+    /// `[batch, time]`.
+    fn generate(&self, generator: &G, real: &Tensor<2>) -> Result<Tensor<2>> {
+        let log_mel = self.mel.log_mel_tensor(real.clone()).detach();
+        let fake = generator.vocode(log_mel)?;
+        let len = fake.dims()[1].min(real.dims()[1]);
+        Ok(fake.narrow(1, 0, len))
+    }
+
+    fn discriminator_losses(
+        &mut self,
+        model: &Gan<G, C>,
+        real: Tensor<2>,
+        context: &StepContext,
+    ) -> Result<LossOutput> {
+        if context.step < self.config.start_step {
+            // A loss that no weight has a gradient of.
+            let constant = Tensor::<1>::zeros([1], &context.device).require_grad();
+            return Ok(LossOutput::new(constant * 1.0));
+        }
+        let fake = self.generate(&model.generator, &real)?;
+        let slots = self.generated.len().max(context.micro_batch + 1);
+        self.generated.resize(slots, None);
+        self.generated[context.micro_batch] = Some(fake.clone());
+        let judge = |wave: Tensor<2>| model.discriminator.judge(wave.unsqueeze_dim(1));
+        let of_real = judge(real.narrow(1, 0, fake.dims()[1]));
+        let of_fake = judge(fake.detach());
+        let loss = self.config.loss;
+        let output = LossOutput::new(discriminator_loss(loss, &of_real, &of_fake));
+        Ok(output
+            .with_metric("real", mean_logit(&of_real))
+            .with_metric("fake", mean_logit(&of_fake))
+            .with_metric("accuracy", accuracy(loss, &of_real, &of_fake)))
+    }
+
+    fn generator_losses(
+        &mut self,
+        model: &Gan<G, C>,
+        real: Tensor<2>,
+        context: &StepContext,
+    ) -> Result<LossOutput> {
+        let kept = self.generated.get_mut(context.micro_batch);
+        let fake = match kept.and_then(Option::take) {
+            Some(fake) => fake,
+            None => self.generate(&model.generator, &real)?,
+        };
+        let config = &self.config;
+        let real = real.narrow(1, 0, fake.dims()[1]);
+        let mel = self.mel_loss.forward(fake.clone(), real.clone());
+        let stft = self.stft_loss.forward(fake.clone(), real.clone());
+        let mut loss = mel.clone() * config.mel_weight + stft.clone() * config.stft_weight;
+        let mut metrics = vec![("mel", mel), ("stft", stft)];
+        if context.step >= config.start_step {
+            // Gradients flow through the discriminators, but not to their weights.
+            let discriminator = model.discriminator.clone().no_grad();
+            let of_real = discriminator.judge(real.unsqueeze_dim(1));
+            let of_fake = discriminator.judge(fake.unsqueeze_dim(1));
+            let adversarial = generator_loss(config.loss, &of_real, &of_fake);
+            let features = feature_matching_loss(&of_real, &of_fake);
+            loss = loss
+                + adversarial.clone() * config.adversarial_weight
+                + features.clone() * config.feature_weight;
+            metrics.extend([("adversarial", adversarial), ("features", features)]);
+        }
+        let metrics = metrics.into_iter();
+        let metrics = metrics
+            .map(|(name, value)| (name, value.detach()))
+            .collect();
+        Ok(LossOutput { loss, metrics })
+    }
+}
+
+impl<G, C, B> Objective for VocoderObjective<G, C, B>
+where
+    G: Vocoder + Module + ModuleDisplay + 'static,
+    C: WaveDiscriminator + 'static,
+    B: SampleBatch<3>,
+{
+    type Model = Gan<G, C>;
+    type Batch = B;
+
+    fn phases(&self) -> Vec<Phase> {
+        vec![
+            Phase::new("discriminator").for_field("discriminator"),
+            Phase::new("generator").for_field("generator").reuse_batch(),
+        ]
+    }
+
+    fn losses(
+        &mut self,
+        model: &Gan<G, C>,
+        batch: &B,
+        context: &mut StepContext,
+    ) -> Result<LossOutput> {
+        let real = self.waves(batch, model, context)?;
+        match context.phase {
+            DISCRIMINATOR_PHASE => self.discriminator_losses(model, real, context),
+            _ => self.generator_losses(model, real, context),
+        }
+    }
+}
