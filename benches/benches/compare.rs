@@ -10,11 +10,12 @@
 //! median of the ratios of all rounds. `PYTHON` names an interpreter with torch. `AIGC_DEVICE`
 //! selects our device; if it contains `cuda`, PyTorch uses CUDA too. The table is written between
 //! the markers `<!-- compare -->`; on other devices than Flex, between `<!-- compare libtorch -->`
-//! etc. With `--against`, the peer is this program built from another commit.
+//! etc. Steps, seconds of sound, and weights read beside the throughput of a large copy in the same
+//! rounds follow below it. With `--against`, the peer is this program built from another commit.
 
 use aigc_benches::{
-    Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, from_root, median, ours, serve,
-    workload, write_between,
+    Cost, Figures, SIZES, Side, WORKLOADS, Work, copy_bytes_per_second, device_name, draw_costs,
+    from_root, median, ours, serve, workload, write_between,
 };
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -87,7 +88,12 @@ fn main() -> Result<()> {
             (false, "flex") => "compare".to_string(),
             (false, device) => format!("compare {device}"),
         };
-        write_between(&path, &marker, &format!("{HEAD}\n{}", lines.join("\n")))?;
+        let notes: Vec<String> = rows
+            .iter()
+            .filter_map(|(name, row)| row.note(name))
+            .collect();
+        let text = format!("{HEAD}\n{}\n\n{}", lines.join("\n"), notes.join("\n"));
+        write_between(&path, &marker, &text)?;
     }
     args.plot
         .map_or(Ok(()), |path| draw_costs(&panels(&rows), &from_root(&path)))
@@ -96,6 +102,8 @@ fn main() -> Result<()> {
 struct Row {
     ours: Figures,
     peer: Option<Figures>,
+    /// Bytes per second of a large copy, of every round of a workload that says what it reads.
+    copies: Vec<f64>,
 }
 
 /// The peer in `benches/peer`.
@@ -125,10 +133,15 @@ fn other_build(program: &Path, name: &str) -> Command {
 
 fn compare(name: &str, peer: Command, rounds: usize, seconds: f64) -> Result<Row> {
     let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(peer).ok());
+    let mut copies = Vec::new();
     // The first round is a warm-up of caches, CPU clocks and allocators, and is not counted.
     for round in 0..=rounds {
         ours.round(seconds)
             .with_context(|| format!("{name}, aigc's side"))?;
+        // Here, where both sides wait: a copy in one of them would raise its peak memory.
+        if ours.figures.work.read_bytes.is_some() && is_on_host() {
+            copies.push(copy_bytes_per_second());
+        }
         if peer
             .as_mut()
             .is_some_and(|peer| peer.round(seconds).is_err())
@@ -140,6 +153,7 @@ fn compare(name: &str, peer: Command, rounds: usize, seconds: f64) -> Result<Row
             peer = None;
         }
         if round == 0 {
+            copies.clear();
             ours.figures.medians.clear();
             peer.iter_mut()
                 .for_each(|peer| peer.figures.medians.clear());
@@ -148,7 +162,13 @@ fn compare(name: &str, peer: Command, rounds: usize, seconds: f64) -> Result<Row
     Ok(Row {
         ours: ours.figures.clone(),
         peer: peer.map(|peer| peer.figures.clone()),
+        copies,
     })
+}
+
+/// Whether weights lie in the memory whose throughput a copy measures.
+fn is_on_host() -> bool {
+    ["flex", "ndarray", "libtorch"].contains(&device_name().as_str())
 }
 
 impl Row {
@@ -178,7 +198,67 @@ impl Row {
             "ours_idle_bytes": self.ours.idle_bytes,
             "peer_bytes": peer.and_then(|peer| peer.peak_bytes),
             "peer_idle_bytes": peer.and_then(|peer| peer.idle_bytes),
+            "rates": self.rates(),
         })
+    }
+
+    /// Bytes per second of a large copy: the median of the rounds.
+    fn copy_rate(&self) -> Option<f64> {
+        (!self.copies.is_empty()).then(|| median(self.copies.clone()))
+    }
+
+    /// Our time relative to that in which a copy moves as many bytes as a run reads.
+    fn to_bound(&self) -> Option<f64> {
+        let read = self.ours.work.read_rate(self.ours.seconds())?;
+        Some(self.copy_rate()? / read)
+    }
+
+    /// Figures of what a run makes and reads, of both sides; null for most workloads.
+    fn rates(&self) -> serde_json::Value {
+        let (work, ours) = (self.ours.work, self.ours.seconds());
+        if work == Work::default() {
+            return serde_json::Value::Null;
+        }
+        let peer = self.peer.as_ref().map(Figures::seconds);
+        json!({
+            "ours_step_ms": work.step_milliseconds(ours),
+            "peer_step_ms": peer.and_then(|peer| work.step_milliseconds(peer)),
+            "ours_sound_per_s": work.sound_rate(ours),
+            "peer_sound_per_s": peer.and_then(|peer| work.sound_rate(peer)),
+            "ours_read_bytes_per_s": work.read_rate(ours),
+            "peer_read_bytes_per_s": peer.and_then(|peer| work.read_rate(peer)),
+            "copy_bytes_per_s": self.copy_rate(),
+            "ours_to_copy_bound": self.to_bound(),
+        })
+    }
+
+    /// The same figures as a line of a list.
+    fn note(&self, name: &str) -> Option<String> {
+        let (work, ours) = (self.ours.work, self.ours.seconds());
+        let peer = self.peer.as_ref().map(Figures::seconds);
+        let both = |rate: &dyn Fn(f64) -> Option<f64>, unit: &str| {
+            let peer = peer.and_then(rate);
+            let peer = peer.map_or(String::new(), |peer| format!(" (PyTorch {peer:.2})"));
+            Some(format!("{:.2}{peer} {unit}", rate(ours)?))
+        };
+        let bound = self.to_bound().zip(self.copy_rate());
+        let parts = [
+            both(&|seconds| work.step_milliseconds(seconds), "ms a step"),
+            both(
+                &|seconds| work.sound_rate(seconds),
+                "seconds of sound a second",
+            ),
+            both(
+                &|seconds| Some(work.read_rate(seconds)? / 1e9),
+                "GB/s of weights read",
+            ),
+            bound.map(|(factor, rate)| {
+                let rate = rate / 1e9;
+                format!("{factor:.2} times the time at the {rate:.2} GB/s of a large copy")
+            }),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("- `{name}`: {}", parts.join(", ")))
     }
 
     fn markdown(&self, name: &str) -> String {

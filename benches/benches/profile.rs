@@ -38,6 +38,8 @@ fn main() -> Result<()> {
             "vae_hierarchical",
             "dcgan",
             "gpt_char_train",
+            "codec_train",
+            "motion_unet_train",
         ]
         .map(String::from)
         .to_vec(),

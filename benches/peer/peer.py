@@ -9,6 +9,9 @@ work in float32, including the optimizer step, the gradient reset and reading th
 """
 import argparse, json, os, resource, sys, time
 import torch, torch.nn as nn, torch.nn.functional as F
+sys.dont_write_bytecode = True  # No files beside the sources.
+import sound, video
+from quantizer import ResidualQuantizer
 
 P = argparse.ArgumentParser(); P.add_argument("workload"); P.add_argument("--threads", type=int, default=os.cpu_count()); P.add_argument("--device", default="cpu")
 A = P.parse_args(); torch.set_num_threads(A.threads); torch.manual_seed(0)
@@ -75,42 +78,14 @@ def vae_residual_vq(batch=64, stages=4, rows=256, dim=64):
         nn.Conv2d(dim, 128, 3, 1, 1), block(), block(), relu(),
         nn.ConvTranspose2d(128, 64, 4, 2, 1), relu(), nn.ConvTranspose2d(64, 1, 4, 2, 1))
     optimizer = adam(nn.ModuleList([encoder, decoder]), 658_625)
-    x = torch.rand(batch, 1, 28, 28)
-    codes, uses = torch.randn(stages, rows, dim) / dim ** 0.5, torch.ones(stages, rows)
-    sums, ones = codes.clone(), torch.ones(batch * 49)
-
-    @torch.no_grad()
-    def follow(inputs, indices):
-        """Moves the codes of all stages to the vectors that were assigned to them."""
-        used, total = torch.zeros_like(uses), torch.zeros_like(sums)
-        for stage, (vectors, index) in enumerate(zip(inputs, indices)):
-            used[stage].index_add_(0, index, ones)
-            total[stage].index_add_(0, index, vectors)
-        uses.lerp_(used, 0.01)
-        sums.lerp_(total, 0.01)
-        whole = uses.sum(1, keepdim=True)
-        smoothed = (uses + 1e-5) * (whole / (whole + rows * 1e-5))
-        mean, drawn = whole / rows, torch.randint(batch * 49, (stages, rows))
-        dead, random = uses < 0.03 * mean, torch.stack([v[i] for v, i in zip(inputs, drawn)])
-        codes.copy_(torch.where(dead[..., None], random, sums / smoothed[..., None]))
-        sums.copy_(torch.where(dead[..., None], random * mean[..., None], sums))
-        uses.copy_(torch.where(dead, mean, uses))
+    x, quantizer = torch.rand(batch, 1, 28, 28), ResidualQuantizer(stages, rows, dim, batch * 49)
 
     def step():
-        latents = encoder(x).permute(0, 2, 3, 1).reshape(-1, dim)
-        rest, commitment, inputs, indices = latents, 0, [], []
-        norms = codes.square().sum(2)
-        for table, norm in zip(codes, norms):
-            inputs.append(rest.detach())
-            indices.append(torch.addmm(norm, inputs[-1], table.T, alpha=-2).argmin(1))
-            nearest = F.embedding(indices[-1], table)
-            commitment = commitment + F.mse_loss(rest, nearest, reduction="sum")
-            rest = rest - nearest
-        # The sum of the codes, with the gradient of the latents.
-        z = (latents - rest.detach()).view(batch, 7, 7, dim).permute(0, 3, 1, 2)
+        z, commitment = quantizer(encoder(x).permute(0, 2, 3, 1).reshape(-1, dim))
+        z = z.view(batch, 7, 7, dim).permute(0, 3, 1, 2)
         nats = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
         loss = (nats + 0.25 * commitment) / batch
-        optimizer.zero_grad(); loss.backward(); optimizer.step(); follow(inputs, indices)
+        optimizer.zero_grad(); loss.backward(); optimizer.step(); quantizer.follow()
         return loss.item()
 
     return step
@@ -369,6 +344,7 @@ ALL = dict(
     gpt2_greedy=gpt2_greedy, gpt2_greedy_int8=gpt2_greedy, gpt2_greedy_int4=gpt2_greedy,
     gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
     inception_statistics=inception_statistics, prdc=prdc,
+    **sound.WORKLOADS, **video.WORKLOADS,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),
     conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
     conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),

@@ -1,11 +1,12 @@
 //! Timing of workloads in rounds, controlled by standard input.
 
+use crate::Work;
 use aigc_core::{
     CancelToken,
     checkpoint::RunDir,
     data::DataLoader,
     ops::profile,
-    train::{Event, Objective, Trainer, TrainerConfig},
+    train::{Event, Objective, OptimizerConfig, Trainer, TrainerConfig},
 };
 use anyhow::Result;
 use serde_json::json;
@@ -25,6 +26,7 @@ pub struct Clock {
     round: Option<(Instant, Duration)>,
     profiled: bool,
     idle: Option<u64>,
+    work: Work,
 }
 
 impl Clock {
@@ -38,7 +40,13 @@ impl Clock {
             round: None,
             profiled,
             idle: peak_bytes(),
+            work: Work::default(),
         }
+    }
+
+    /// Says what a run makes and reads, for figures beside its time.
+    pub(crate) fn with_work(self, work: Work) -> Self {
+        Self { work, ..self }
     }
 
     /// Must be called after every run of the workload. Returns false at the end of standard input.
@@ -67,6 +75,7 @@ impl Clock {
                         "idle_bytes": self.idle,
                         "runs": runs,
                         "operations": operations,
+                        "work": self.work.to_json(),
                     });
                     println!("{answer}");
                     std::io::stdout().flush().is_ok() && self.next_round()
@@ -103,6 +112,14 @@ pub fn peak_bytes() -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// AdamW at 1e-3 with a weight decay of 0.01, PyTorch's default.
+pub(crate) fn adam_w() -> TrainerConfig {
+    TrainerConfig {
+        optimizer: OptimizerConfig::adam_w(0.9, 0.999, 0.01),
+        ..TrainerConfig::new(0)
+    }
 }
 
 /// Trains until the clock ends.

@@ -1,11 +1,13 @@
 //! A training step of a character-level GPT: 4 layers, 4 heads, width 128, context 64, vocabulary
 //! 65, batch 12, no dropout, no biases, tied output; AdamW at 1e-3.
 
-use crate::{Clock, clock::train};
+use crate::{
+    Clock,
+    clock::{adam_w, train},
+};
 use aigc_core::{
     data::{DataLoader, DataLoaderConfig},
     rng::Rng,
-    train::{OptimizerConfig, TrainerConfig},
 };
 use aigc_text::{CausalLmObjective, Gpt2Config, TokenBatch, TokenDataset};
 use anyhow::Result;
@@ -26,15 +28,11 @@ pub(crate) fn run(device: &Device, clock: Clock) -> Result<()> {
             ..DataLoaderConfig::default()
         },
     )?;
-    let trainer = TrainerConfig {
-        optimizer: OptimizerConfig::adam_w(0.9, 0.999, 0.01),
-        ..TrainerConfig::new(0)
-    };
     train(
         CausalLmObjective::new(),
         config.init(device)?,
         &loader,
-        trainer,
+        adam_w(),
         clock,
     )
 }

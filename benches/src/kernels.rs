@@ -15,7 +15,8 @@ use burn::{
     },
 };
 
-fn draw<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
+/// Normal values.
+pub(crate) fn draw<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
     Rng::new(seed).normal(shape, device)
 }
 
@@ -25,7 +26,8 @@ pub type Kernel = Box<dyn Fn()>;
 /// Creates the inputs on a device, and the kernel.
 pub type MakeKernel = fn(&Device) -> Kernel;
 
-fn kernel<T>(device: &Device, work: impl Fn() -> T + 'static) -> Kernel {
+/// A kernel that waits until the device has done `work`.
+pub(crate) fn kernel<T>(device: &Device, work: impl Fn() -> T + 'static) -> Kernel {
     let device = device.clone();
     Box::new(move || {
         std::hint::black_box(work());

@@ -8,12 +8,16 @@ mod eval;
 mod gpt;
 mod gpt2;
 mod kernels;
+mod memory;
 mod pages;
 mod plot;
 mod side;
+mod sound;
 mod stable_diffusion;
 mod unet;
 mod vae;
+mod video;
+mod work;
 
 use aigc_core::{nn::Activation, ops::Quantization, weights::WeightDtype};
 use aigc_pipelines::text_to_image::{PipelineOpenOptions, Residency};
@@ -22,15 +26,17 @@ use burn::tensor::Device;
 pub use clock::{Clock, peak_bytes};
 pub use kernels::{KERNELS, Kernel, MakeKernel};
 use kernels::{activation, conv, group_norm, group_norm_silu, product, repeat};
+pub use memory::copy_bytes_per_second;
 pub use pages::{from_root, write_between};
 pub use plot::{Cost, draw_costs};
 pub use side::{Figures, Side, median};
+pub use work::Work;
 
 /// A workload: its name, and a function that runs it until its clock ends.
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the peak throughput of arithmetic and memory.
-pub const WORKLOADS: [Workload; 32] = [
+pub const WORKLOADS: [Workload; 39] = [
     ("vae_mlp", |device, clock| {
         vae::run(vae::mlp(), 128, device, clock)
     }),
@@ -57,6 +63,13 @@ pub const WORKLOADS: [Workload; 32] = [
     ("gpt2_prefill", gpt2::prefill),
     ("inception_statistics", eval::inception_statistics),
     ("prdc", eval::prdc),
+    ("conv1d_stack", sound::conv1d_stack),
+    ("stft_loss", sound::stft_loss),
+    ("codec_train", sound::codec_train),
+    ("hifigan_infer", sound::hifigan_infer),
+    ("vits_speak", sound::vits_speak),
+    ("musicgen_small", sound::musicgen_small),
+    ("motion_unet_train", video::motion_unet_train),
     ("conv1_64", |device, clock| {
         repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)
     }),

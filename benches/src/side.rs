@@ -1,5 +1,6 @@
 //! One side of a comparison: a process that runs rounds of a workload on request.
 
+use crate::Work;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -25,6 +26,8 @@ pub struct Figures {
     pub peak_bytes: Option<u64>,
     /// Memory of the process before the workload.
     pub idle_bytes: Option<u64>,
+    /// What a run makes and reads, if the process says so.
+    pub work: Work,
 }
 
 impl Figures {
@@ -87,6 +90,7 @@ impl Side {
         self.figures.medians.push(median(times));
         self.figures.peak_bytes = answer["peak_bytes"].as_u64();
         self.figures.idle_bytes = answer["idle_bytes"].as_u64();
+        self.figures.work = Work::from_json(&answer["work"]);
         Ok(answer)
     }
 }

@@ -308,8 +308,12 @@ mod documentation {
     struct Diffusion;
     #[doc = include_str!("../../docs/prompt-image.md")]
     struct PromptImage;
+    #[doc = include_str!("../../docs/sound.md")]
+    struct Sound;
     #[doc = include_str!("../../docs/text.md")]
     struct Text;
     #[doc = include_str!("../../docs/vae.md")]
     struct Vae;
+    #[doc = include_str!("../../docs/video.md")]
+    struct Video;
 }

@@ -3,12 +3,12 @@
 
 use aigc_core::{
     Result,
+    dsp::{LogStyle, MelConfig, MelNorm, MelPadding, MelScale, Stft, StftConfig, mel_filters},
     eval::{
         FeatureExtractor,
         audio::{
-            LogMel, LogMelConfig, MelConfig, MelNorm, MelScale, Padding, Stft,
-            log_magnitude_distance, log_spectral_distance, mel_filters, multi_resolution_stft,
-            si_sdr, si_snr, snr, spectral_convergence,
+            LogMel, log_magnitude_distance, log_spectral_distance, multi_resolution_stft, si_sdr,
+            si_snr, snr, spectral_convergence,
         },
     },
 };
@@ -19,7 +19,6 @@ use aigc_tests::{
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use std::path::Path;
 
 /// Within 1e-4 of each number, or of the largest where that is larger by far: power spectra span
 /// many orders of magnitude.
@@ -39,14 +38,6 @@ fn doubles(values: &[f32]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value)).collect()
 }
 
-/// `[columns, rows]` of a matrix `[rows, columns]`.
-fn transposed(values: &[f64], columns: usize) -> Vec<f64> {
-    let rows = values.len() / columns;
-    (0..values.len())
-        .map(|i| values[i % rows * columns + i / rows])
-        .collect()
-}
-
 fn number(json: &Value, name: &str) -> f64 {
     json[name].as_f64().expect(name)
 }
@@ -55,27 +46,33 @@ fn size(json: &Value, name: &str) -> usize {
     json[name].as_u64().expect(name) as usize
 }
 
-fn mel_config(json: &Value, scale: &str, norm: &str) -> MelConfig {
+/// Windows, filters and logarithms of the file, over magnitudes to a power.
+fn mel_config(json: &Value, mel_scale: MelScale, norm: MelNorm, power: u32) -> MelConfig {
+    let n_fft = size(json, "n_fft");
     MelConfig {
-        sample_rate: size(json, "sample_rate") as u32,
-        n_fft: size(json, "n_fft"),
-        n_mels: size(json, "n_mels"),
+        win_length: size(json, "win_length"),
+        padding: MelPadding::Center,
+        power,
+        power_floor: 0.0,
         f_min: number(json, "f_min"),
         f_max: number(json, "f_max"),
-        scale: match scale {
-            "htk" => MelScale::Htk,
-            _ => MelScale::Slaney,
-        },
-        norm: match norm {
-            "slaney" => MelNorm::Slaney,
-            _ => MelNorm::None,
-        },
+        mel_scale,
+        norm,
+        floor: 1e-6,
+        log_style: LogStyle::HifiGan,
+        ..MelConfig::hifi_gan(
+            size(json, "sample_rate") as u32,
+            n_fft,
+            size(json, "hop_length"),
+            size(json, "n_mels"),
+        )
     }
 }
 
 fn stft(json: &Value) -> Stft {
     let size = |name| size(json, name);
-    Stft::new(size("n_fft"), size("win_length"), size("hop_length")).unwrap()
+    let config = StftConfig::new(size("n_fft"), size("hop_length"));
+    config.with_win_length(size("win_length")).init().unwrap()
 }
 
 #[test]
@@ -83,10 +80,10 @@ fn spectra_and_mel_filters_match_torch_and_transformers() {
     let fixture = Fixture::read("eval/audio/metrics.safetensors");
     let json = &fixture.json;
     let stored = |name: &str| doubles(&fixture.tensors[name].floats());
-    for scale in ["htk", "slaney"] {
-        for norm in ["none", "slaney"] {
+    for (scale, mel_scale) in [("htk", MelScale::Htk), ("slaney", MelScale::Slaney)] {
+        for (norm, mel_norm) in [("none", MelNorm::None), ("slaney", MelNorm::Slaney)] {
             let name = format!("filters.{scale}.{norm}");
-            let found = mel_filters(&mel_config(json, scale, norm)).unwrap();
+            let found = mel_filters(&mel_config(json, mel_scale, mel_norm, 2)).unwrap();
             close(&found, &stored(&name), &name);
         }
     }
@@ -95,17 +92,10 @@ fn spectra_and_mel_filters_match_torch_and_transformers() {
     let clip = &mono[..mono.len() / 2];
     let power = stft(json).power(clip).unwrap();
     let expected = stored("power");
-    close(&power[..expected.len()], &expected, "power");
+    close(&power.values()[..expected.len()], &expected, "power");
     for power in [1, 2] {
-        let config = LogMelConfig {
-            mel: mel_config(json, "slaney", "slaney"),
-            win_length: size(json, "win_length"),
-            hop_length: size(json, "hop_length"),
-            padding: Padding::Reflect,
-            power,
-            floor: 1e-6,
-        };
-        let log_mel = LogMel::new(config).unwrap();
+        let config = mel_config(json, MelScale::Slaney, MelNorm::Slaney, power);
+        let log_mel = LogMel::new(&config).unwrap();
         let frames = log_mel.frames(&target).unwrap();
         let expected = stored(&format!("log_mel.{power}"));
         close(&doubles(frames.values()), &expected, "log-mel");
@@ -126,7 +116,10 @@ fn distances_and_ratios_match_torch_and_torchmetrics() {
     let resolutions: Vec<[usize; 3]> = read(&fixture.json["resolutions"]);
     let resolutions: Vec<Stft> = resolutions
         .iter()
-        .map(|[n_fft, win, hop]| Stft::new(*n_fft, *win, *hop).unwrap())
+        .map(|[n_fft, win, hop]| {
+            let config = StftConfig::new(*n_fft, *hop).with_win_length(*win);
+            config.init().unwrap()
+        })
         .collect();
     type Distance = fn(&Tensor<3>, &Tensor<3>, &Stft) -> Result<Vec<f64>>;
     let distances: [(&str, Distance); 3] = [
@@ -157,129 +150,58 @@ fn distances_and_ratios_match_torch_and_torchmetrics() {
     }
 }
 
-/// A case below `AIGC_FIXTURES`.
-struct DspCase {
-    json: Value,
-    bytes: Vec<u8>,
-}
-
-impl DspCase {
-    fn open(folder: &Path) -> Self {
-        let text = std::fs::read_to_string(folder.join("case.json")).unwrap();
-        Self {
-            json: serde_json::from_str(&text).unwrap(),
-            bytes: std::fs::read(folder.join("tensors.safetensors")).unwrap(),
+/// The distances of each resolution, and their sum, of the cases of differentiable losses below
+/// `AIGC_FIXTURES`, whose own tests are those of `dsp`.
+#[test]
+fn distances_match_the_losses_of_torch() {
+    let Some(folder) = folder_from("AIGC_FIXTURES") else {
+        return;
+    };
+    let mut checked = 0;
+    for entry in std::fs::read_dir(folder.join("audio/dsp")).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(text) = std::fs::read_to_string(path.join("case.json")) else {
+            continue;
+        };
+        let json: Value = serde_json::from_str(&text).unwrap();
+        if json["kind"] == "stft_loss" {
+            check_losses(
+                &json,
+                &std::fs::read(path.join("tensors.safetensors")).unwrap(),
+            );
+            checked += 1;
         }
     }
+    assert!(checked > 0);
+}
 
-    fn stored(&self, name: &str) -> Stored {
-        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+fn check_losses(json: &Value, bytes: &[u8]) {
+    let tensors = SafeTensors::deserialize(bytes).unwrap();
+    let stored = |name: &str| {
         let view = tensors.tensor(name).unwrap();
         Stored {
             shape: view.shape().to_vec(),
             bytes: view.data().to_vec(),
         }
-    }
-
-    fn doubles(&self, name: &str) -> Vec<f64> {
-        doubles(&self.stored(name).floats())
-    }
-
-    fn mel(&self) -> MelConfig {
-        let config = &self.json["config"];
-        let scale = config["scale"].as_str().unwrap();
-        mel_config(config, scale, config["norm"].as_str().unwrap_or("none"))
-    }
-
-    /// Whether the case is of a kind and of settings that are here.
-    fn check(&self) -> bool {
-        let config = &self.json["config"];
-        let zeros = config["pad_mode"] == "constant";
-        let padding = if zeros {
-            Padding::Zeros
-        } else {
-            Padding::Reflect
-        };
-        match self.json["kind"].as_str().unwrap() {
-            "stft" if config["window"] == "hann" && config["center"] == true => {
-                let stft = stft(config).with_padding(padding);
-                let (real, imag) = (self.doubles("spectrum.real"), self.doubles("spectrum.imag"));
-                let squares = real.iter().zip(&imag).map(|(a, b)| a * a + b * b);
-                let expected: Vec<f64> = squares.collect();
-                let samples = self.stored("x");
-                let of_channel = expected.len() / samples.shape[0];
-                let channels = samples.floats();
-                let channels = channels.chunks_exact(samples.shape[1]);
-                for (samples, expected) in channels.zip(expected.chunks_exact(of_channel)) {
-                    let found = transposed(&stft.power(samples).unwrap(), stft.bins());
-                    close(&found, expected, "power");
-                }
-            }
-            "mel_filters" if config["scale"] != "kaldi" => {
-                let found = mel_filters(&self.mel()).unwrap();
-                let expected = self.doubles("filters");
-                close(&found, &expected, "filters");
-            }
-            "log_mel" if config["outer_pad"].is_null() => {
-                let style = self.json["style"].as_str().unwrap();
-                let log_mel = LogMel::new(LogMelConfig {
-                    mel: self.mel(),
-                    win_length: size(config, "win_length"),
-                    hop_length: size(config, "hop_length"),
-                    padding,
-                    power: if style == "log10" { 1 } else { 2 },
-                    floor: 1e-10,
-                });
-                let samples = self.stored("x").floats();
-                let found = log_mel.unwrap().spectrogram(&samples).unwrap();
-                let found = transposed(&found, size(config, "n_mels"));
-                let expected = self.doubles("mel");
-                let logarithms: Vec<f64> = expected.iter().map(|x| x.max(1e-10).ln()).collect();
-                close(&found, &logarithms, style);
-            }
-            "stft_loss" => {
-                let tensor = |name| -> Tensor<3> {
-                    let x: Tensor<2> = self.stored(name).tensor(&Device::flex());
-                    x.unsqueeze()
-                };
-                let (estimate, target) = (tensor("estimate"), tensor("target"));
-                let resolutions = config["resolutions"].as_array().unwrap();
-                let resolutions: Vec<Stft> = resolutions.iter().map(stft).collect();
-                for (i, stft) in resolutions.iter().enumerate() {
-                    let found = spectral_convergence(&estimate, &target, stft).unwrap();
-                    close(
-                        &found,
-                        &self.doubles(&format!("convergence.{i}")),
-                        "convergence",
-                    );
-                    let found = log_magnitude_distance(&estimate, &target, stft).unwrap();
-                    close(
-                        &found,
-                        &self.doubles(&format!("magnitude.{i}")),
-                        "magnitude",
-                    );
-                }
-                let found = multi_resolution_stft(&estimate, &target, &resolutions).unwrap();
-                close(&found, &self.doubles("loss"), "loss");
-            }
-            _ => return false,
-        }
-        true
-    }
-}
-
-#[test]
-fn spectra_match_torchaudio_and_librosa() {
-    let Some(folder) = folder_from("AIGC_FIXTURES") else {
-        return;
     };
-    let mut checked = Vec::new();
-    for entry in std::fs::read_dir(folder.join("audio/dsp")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.join("case.json").is_file() && DspCase::open(&path).check() {
-            checked.push(path);
-        }
+    let waves = |name: &str| -> Tensor<3> {
+        let x: Tensor<2> = stored(name).tensor(&Device::flex());
+        x.unsqueeze()
+    };
+    let expected = |name: &str| doubles(&stored(name).floats());
+    let (estimate, target) = (waves("estimate"), waves("target"));
+    let resolutions = json["config"]["resolutions"].as_array().unwrap();
+    let resolutions: Vec<Stft> = resolutions.iter().map(stft).collect();
+    for (i, stft) in resolutions.iter().enumerate() {
+        let found = spectral_convergence(&estimate, &target, stft).unwrap();
+        close(
+            &found,
+            &expected(&format!("convergence.{i}")),
+            "convergence",
+        );
+        let found = log_magnitude_distance(&estimate, &target, stft).unwrap();
+        close(&found, &expected(&format!("magnitude.{i}")), "magnitude");
     }
-    // Five of the transform, 20 of filters, five of log-mel spectra, one of distances.
-    assert!(checked.len() >= 30, "{checked:?}");
+    let found = multi_resolution_stft(&estimate, &target, &resolutions).unwrap();
+    close(&found, &expected("loss"), "loss");
 }

@@ -58,6 +58,7 @@ mod likelihood;
 mod math;
 mod models;
 mod objective;
+mod parallel;
 mod posterior;
 mod prior;
 mod prior_codes;

@@ -8,6 +8,7 @@ mod data;
 mod diffusion;
 mod dsp;
 mod files;
+mod kinds;
 mod layers;
 mod midi;
 mod musicgen;

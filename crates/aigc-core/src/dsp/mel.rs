@@ -75,17 +75,18 @@ impl MelSpectrogram {
         &self.filters
     }
 
-    /// The mel spectrum of a signal, `[frames, n_mels]`, before the logarithm.
+    /// The mel spectrum of a signal, `[frames, n_mels]`, before the logarithm. The spectra of all
+    /// frames are never held together.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there are too few samples for
     /// the padding, or for a frame.
     pub fn mel(&self, samples: &[f32]) -> Result<Frames> {
-        let power = self.stft.power(samples)?;
-        let mut values = Vec::with_capacity(power.len() * self.filters.len());
-        let mut spectrum = vec![0.0; power.width()];
-        for index in 0..power.len() {
-            for (value, power) in spectrum.iter_mut().zip(power.frame(index)) {
+        let frames = self.stft.frames(samples.len())?;
+        let mut values = Vec::with_capacity(frames * self.filters.len());
+        let mut spectrum = vec![0.0; self.stft.bins()];
+        self.stft.for_each_power(samples, |power| {
+            for (value, power) in spectrum.iter_mut().zip(power) {
                 let power = power + self.config.power_floor;
                 *value = match self.config.power {
                     1 => power.sqrt(),
@@ -93,7 +94,7 @@ impl MelSpectrogram {
                 };
             }
             values.extend(self.filters.iter().map(|filter| filter.sum(&spectrum)));
-        }
+        })?;
         Ok(Frames::of(values, self.filters.len()))
     }
 

@@ -22,6 +22,7 @@
 //!
 //! Conventions are those of PyTorch (`torch.stft`), librosa and torchaudio, which agree.
 
+mod blocks;
 mod config;
 mod dct;
 mod device;

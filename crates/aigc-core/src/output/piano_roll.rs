@@ -32,8 +32,8 @@ pub struct PianoRollPlot {
     pub pixels_per_second: f64,
     /// Height of a key in pixels.
     pub key_height: u32,
-    /// Length of a bar in seconds, at least a pixel. Bars have lines and numbers from 1 on; without them, seconds
-    /// have.
+    /// Length of a bar in seconds, at least a pixel. Bars have lines and numbers from 1 on; without
+    /// them, seconds have.
     pub bar: Option<f64>,
 }
 

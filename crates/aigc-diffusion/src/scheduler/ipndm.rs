@@ -2,7 +2,7 @@
 //! (Zhang and Chen 2022, <https://arxiv.org/abs/2204.13902>; Liu et al. 2022,
 //! <https://arxiv.org/abs/2202.09778>).
 
-use super::Scheduler;
+use super::{Scheduler, pndm::MULTISTEP};
 use crate::{
     grid::at,
     plan::{LinearCombination, ModelCall, SamplingPlan, Term},
@@ -33,14 +33,6 @@ impl Default for IpndmScheduler {
         }
     }
 }
-
-/// Adams–Bashforth, newest first.
-const MULTISTEP: [&[f64]; 4] = [
-    &[1.0],
-    &[3.0 / 2.0, -1.0 / 2.0],
-    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
-    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
-];
 
 /// The least share of a clean sample that a noisy one is divided by.
 const LEAST_ALPHA: f64 = 1e-8;

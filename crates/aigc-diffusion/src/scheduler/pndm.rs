@@ -53,7 +53,7 @@ struct Transfer {
 }
 
 /// Adams–Bashforth, newest first.
-const MULTISTEP: [&[f64]; 4] = [
+pub(super) const MULTISTEP: [&[f64]; 4] = [
     &[1.0],
     &[3.0 / 2.0, -1.0 / 2.0],
     &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],

@@ -165,8 +165,8 @@ impl MusicgenPipeline {
     /// Encodes prompts; shorter ones are padded, and the padding is hidden.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) without prompts, or for one that
-    /// cannot be encoded.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) without prompts, or for one
+    /// that cannot be encoded.
     pub fn encode_prompts(&self, prompts: &[&str]) -> Result<TextEmbeddings> {
         let expected = "at least one prompt";
         ensure_argument(!prompts.is_empty(), "prompts", "empty", expected)?;

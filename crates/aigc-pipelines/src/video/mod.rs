@@ -14,7 +14,10 @@
 //! ```
 
 mod animate_diff;
+mod directory;
+mod request;
 mod wan;
+mod watch;
 
 pub use animate_diff::{AnimateDiffOpenOptions, AnimateDiffPipeline, VideoPrompts};
 pub use wan::WanPipeline;

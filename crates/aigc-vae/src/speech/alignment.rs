@@ -1,11 +1,8 @@
 //! The most probable monotonic alignment of tokens and frames.
 
+use crate::parallel::in_parallel;
 use aigc_core::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-};
 
 /// Number of cells below which threads cost more than they save.
 const CELLS_FOR_THREADS: usize = 1 << 15;
@@ -90,7 +87,11 @@ pub fn monotonic_alignment(
         sums: Vec::with_capacity(batch),
         frames,
     };
-    for (item, (mut durations, sum)) in shared(batch, data.len(), align).into_iter().enumerate() {
+    let paths: Vec<_> = match data.len() < CELLS_FOR_THREADS {
+        true => (0..batch).map(align).collect(),
+        false => in_parallel(batch, align),
+    };
+    for (item, (mut durations, sum)) in paths.into_iter().enumerate() {
         if sum.is_nan() {
             let value = format!("not a number on the path of item {item}");
             return Err(Error::argument("values", value, "numbers"));
@@ -100,35 +101,6 @@ pub fn monotonic_alignment(
         all.sums.push(sum);
     }
     Ok(all)
-}
-
-/// Results of `work` for `0..count`, by several threads if there are many cells.
-fn shared<T: Send>(count: usize, cells: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let threads = match cells < CELLS_FOR_THREADS {
-        true => 1,
-        false => thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(count),
-    };
-    if threads <= 1 {
-        return (0..count).map(work).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        (index < count).then(|| (index, work(index)))
-    };
-    let mut results: Vec<(usize, T)> = thread::scope(|scope| {
-        let run = || std::iter::from_fn(take).collect::<Vec<_>>();
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        let join = |handle: thread::ScopedJoinHandle<'_, Vec<(usize, T)>>| {
-            let joined = handle.join();
-            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        handles.into_iter().flat_map(join).collect()
-    });
-    results.sort_unstable_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Durations of the best path, and its sum. Rows of `values` have `stride` elements.

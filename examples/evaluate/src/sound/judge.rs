@@ -1,6 +1,6 @@
 //! All measures of a set of sounds.
 
-use super::{Sound, Sounds, statistics, wav};
+use super::{Sound, Sounds, statistics};
 use crate::{
     Part,
     book::Book,
@@ -11,6 +11,7 @@ use crate::{
 };
 use aigc_core::{
     CancelToken, Error, Result,
+    audio::read_audio,
     eval::{
         CalibrationConfig, FeatureCopyDetector, Features, bootstrap, frechet_distance,
         frechet_interval,
@@ -231,10 +232,10 @@ impl Judged {
         let shown = book.attempt("sounds to play", || {
             let files = self.samples.files.iter().zip(&self.samples.names);
             let shown = files.take(SHOWN).map(|(file, name)| {
-                let clip = wav::read(file)?;
-                let most = SHOWN_SECONDS * clip.rate as usize;
-                let samples = &clip.samples[..clip.samples.len().min(most)];
-                SoundSample::new(name.as_str(), samples, clip.rate)
+                let wave = read_audio(file)?.to_mono();
+                let most = SHOWN_SECONDS * wave.sample_rate() as usize;
+                let samples = &wave.channel(0)[..wave.len().min(most)];
+                SoundSample::new(name.as_str(), samples, wave.sample_rate())
             });
             shown.collect::<Result<Vec<_>>>()
         });

@@ -1,7 +1,6 @@
-//! Sounds, read from WAV files and judged.
+//! Sounds, read from files and judged.
 
 mod judge;
-mod wav;
 
 use crate::{
     Options,
@@ -10,17 +9,13 @@ use crate::{
 };
 use aigc_core::{
     DataFault, Error, Result,
-    burn::tensor::{Tensor, TensorData},
-    eval::{
-        FeatureExtractor, FeatureStatistics, Features,
-        audio::{LogMel, LogMelConfig},
-    },
+    audio::{Waveform, read_audio},
+    eval::{FeatureExtractor, FeatureStatistics, Features, audio::LogMel},
     rng::Rng,
 };
 use aigc_examples::Progress;
 use judge::Judged;
 use std::path::{Path, PathBuf};
-use wav::Clip;
 
 /// Seconds of a frame, and the root mean square below which it is silent (−60 dB).
 const FRAME: f64 = 0.02;
@@ -35,16 +30,17 @@ struct Sound {
 }
 
 impl Sound {
-    fn of(clip: &Clip) -> Self {
-        let frame = ((FRAME * f64::from(clip.rate)) as usize).max(1);
+    /// Of the first channel.
+    fn of(wave: &Waveform) -> Self {
+        let frame = ((FRAME * f64::from(wave.sample_rate())) as usize).max(1);
         let is_silent = |frame: &&[f32]| {
             let power: f64 = frame.iter().map(|x| f64::from(*x).powi(2)).sum();
             (power / frame.len() as f64).sqrt() < SILENCE
         };
-        let frames = clip.samples.chunks(frame);
+        let frames = wave.channel(0).chunks(frame);
         let count = frames.len() as f64;
         Self {
-            seconds: clip.samples.len() as f64 / f64::from(clip.rate),
+            seconds: wave.seconds(),
             silence: frames.filter(is_silent).count() as f64 / count,
         }
     }
@@ -66,7 +62,7 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
     };
     let device = options.device()?;
     let rate = first_rate(&options.against)?;
-    let log_mel = LogMel::new(LogMelConfig::new(rate))?;
+    let log_mel = LogMel::with_sample_rate(rate)?;
     let read = |path: &Path, book: &mut Book| -> Result<Sounds> {
         let files = Content::Sounds.files(path)?;
         let progress = Progress::new("reading sounds", files.len(), book.stop());
@@ -85,17 +81,16 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
                 .unwrap_or(file)
                 .display()
                 .to_string();
-            let clip = wav::read(file).and_then(|clip| {
-                if clip.rate != rate {
-                    let reason = format!("{} Hz, where the data has {rate} Hz", clip.rate);
+            let outcome = read_audio(file).and_then(|wave| {
+                let (wave, found) = (wave.to_mono(), wave.sample_rate());
+                if found != rate {
+                    let reason = format!("{found} Hz, where the data has {rate} Hz");
                     return Err(Error::data(file, DataFault::Mismatch(reason)));
                 }
-                let (sound, shape) = (Sound::of(&clip), [1, 1, clip.samples.len()]);
-                let data = TensorData::new(clip.samples, shape);
-                let features = log_mel.extract(Tensor::<3>::from_data(data, &device))?;
-                Ok((sound, Features::from_tensor(&features)?))
+                let features = log_mel.extract(wave.to_tensor(&device).unsqueeze::<3>())?;
+                Ok((Sound::of(&wave), Features::from_tensor(&features)?))
             });
-            match clip {
+            match outcome {
                 Ok((sound, features)) => {
                     found.features.append(&features)?;
                     found.sounds.push(sound);
@@ -164,8 +159,8 @@ pub(crate) fn evaluate(subject: &Subject, options: &Options, book: &mut Book) ->
 fn first_rate(path: &Path) -> Result<u32> {
     let mut failed = None;
     for file in Content::Sounds.files(path)? {
-        match wav::read(&file) {
-            Ok(clip) => return Ok(clip.rate),
+        match read_audio(&file) {
+            Ok(wave) => return Ok(wave.sample_rate()),
             Err(error) => failed = failed.or(Some(error)),
         }
     }

@@ -1,58 +1,14 @@
 //! Log-mel spectra as features.
 
-use super::{
-    clips,
-    mel::{MelConfig, MelNorm, MelScale, mel_filters},
-    stft::{Padding, Stft},
-};
+use super::clips;
 use crate::{
     Result,
-    check::{ensure, positive},
+    dsp::{MelConfig, MelPadding, MelSpectrogram},
     eval::{FeatureExtractor, Features},
 };
 use burn::tensor::{Tensor, TensorData};
 
-/// Settings of [`LogMel`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LogMelConfig {
-    /// The filters, and the length of the Fourier transform.
-    pub mel: MelConfig,
-    /// Length of the Hann window in samples.
-    pub win_length: usize,
-    /// Samples from one frame to the next.
-    pub hop_length: usize,
-    /// What surrounds the signal.
-    pub padding: Padding,
-    /// Power of the magnitudes that the filters sum: 1 or 2.
-    pub power: u32,
-    /// Smaller values become this before the logarithm.
-    pub floor: f64,
-}
-
-impl LogMelConfig {
-    /// 80 filters of Slaney's scale, up to half of the sample rate (samples per second), over the
-    /// power of windows of 1,024 samples, one every 256; a floor of 1e-10.
-    pub fn new(sample_rate: u32) -> Self {
-        Self {
-            mel: MelConfig {
-                sample_rate,
-                n_fft: 1024,
-                n_mels: 80,
-                f_min: 0.0,
-                f_max: f64::from(sample_rate) / 2.0,
-                scale: MelScale::Slaney,
-                norm: MelNorm::Slaney,
-            },
-            win_length: 1024,
-            hop_length: 256,
-            padding: Padding::Reflect,
-            power: 2,
-            floor: 1e-10,
-        }
-    }
-}
-
-/// Natural logarithms of mel spectra. Channels are averaged before.
+/// Log-mel spectra of clips. Channels are averaged before.
 ///
 /// As a [`FeatureExtractor`] it gives one row per clip: the mean of each filter over time, then the
 /// standard deviations. [`frames`](Self::frames) gives one row per frame. A Fréchet distance of
@@ -61,14 +17,11 @@ impl LogMelConfig {
 /// comparable only among the same settings.
 ///
 /// ```
-/// use aigc_core::eval::{
-///     FeatureExtractor, FeatureStatistics,
-///     audio::{LogMel, LogMelConfig},
-/// };
+/// use aigc_core::eval::{FeatureExtractor, FeatureStatistics, audio::LogMel};
 /// use burn::tensor::{Device, Tensor};
 ///
 /// # fn main() -> aigc_core::Result<()> {
-/// let log_mel = LogMel::new(LogMelConfig::new(16_000))?;
+/// let log_mel = LogMel::with_sample_rate(16_000)?;
 /// let clips = Tensor::<3>::zeros([2, 1, 16_000], &Device::flex());
 /// let mut statistics = FeatureStatistics::new(log_mel.width())?;
 /// statistics.add(&log_mel.extract(clips)?)?;
@@ -76,68 +29,38 @@ impl LogMelConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct LogMel {
-    config: LogMelConfig,
-    stft: Stft,
-    /// First bin and weights of each filter, from there to its last one that is not 0.
-    filters: Vec<(usize, Vec<f64>)>,
+    mel: MelSpectrogram,
 }
 
 impl LogMel {
-    /// With these settings.
+    /// With these mels.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if one is out of range.
-    pub fn new(config: LogMelConfig) -> Result<Self> {
-        ensure(
-            matches!(config.power, 1 | 2),
-            "power",
-            config.power,
-            "1 (magnitude) or 2 (power)",
-        )?;
-        positive("floor", config.floor)?;
-        let stft = Stft::new(config.mel.n_fft, config.win_length, config.hop_length)?
-            .with_padding(config.padding);
-        let filters = mel_filters(&config.mel)?;
-        let sparse = |filter: &[f64]| {
-            let first = filter.iter().position(|weight| *weight > 0.0);
-            let last = filter.iter().rposition(|weight| *weight > 0.0);
-            match (first, last) {
-                (Some(first), Some(last)) => (first, filter[first..=last].to_vec()),
-                _ => (0, Vec::new()),
-            }
-        };
+    /// As [`MelConfig::validate`].
+    pub fn new(config: &MelConfig) -> Result<Self> {
         Ok(Self {
-            config,
-            filters: filters.chunks_exact(stft.bins()).map(sparse).collect(),
-            stft,
+            mel: config.init()?,
         })
     }
 
-    /// The log-mel spectrum of a mono signal, `[frames, n_mels]`, row by row.
+    /// Natural logarithms of 80 filters of Slaney's scale, up to half of the sample rate (samples
+    /// per second), over the power of windows of 1,024 samples, one every 256; a floor of 1e-10.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there are too few samples for a
-    /// frame.
-    pub fn spectrogram(&self, samples: &[f32]) -> Result<Vec<f64>> {
-        let mut rows = Vec::new();
-        self.for_each_row(samples, |row| rows.extend_from_slice(row))?;
-        Ok(rows)
+    /// [`Error::Config`](crate::Error::Config) if the sample rate is 0.
+    pub fn with_sample_rate(sample_rate: u32) -> Result<Self> {
+        Self::new(&MelConfig {
+            padding: MelPadding::Center,
+            power: 2,
+            power_floor: 0.0,
+            floor: 1e-10,
+            ..MelConfig::hifi_gan(sample_rate, 1024, 256, 80)
+        })
     }
 
-    /// Calls `each` with the row of every frame, `n_mels` wide.
-    fn for_each_row(&self, samples: &[f32], mut each: impl FnMut(&[f64])) -> Result<()> {
-        let mut row = vec![0.0; self.filters.len()];
-        self.stft.for_each_frame(samples, |frame| {
-            for (value, (first, weights)) in row.iter_mut().zip(&self.filters) {
-                let bins = frame[*first..].iter().zip(weights);
-                let energy: f64 = match self.config.power {
-                    1 => bins.map(|(power, weight)| power.sqrt() * weight).sum(),
-                    _ => bins.map(|(power, weight)| power * weight).sum(),
-                };
-                *value = energy.max(self.config.floor).ln();
-            }
-            each(&row);
-        })
+    /// The settings.
+    pub fn config(&self) -> &MelConfig {
+        self.mel.config()
     }
 
     /// The frames of all clips as features, `n_mels` wide.
@@ -151,11 +74,10 @@ impl LogMel {
     pub fn frames(&self, waveforms: &Tensor<3>) -> Result<Features> {
         let mut values = Vec::new();
         for samples in mono(waveforms)? {
-            self.for_each_row(&samples, |row| {
-                values.extend(row.iter().map(|value| *value as f32));
-            })?;
+            let frames = self.mel.log_mel(&samples)?;
+            values.extend(frames.values().iter().map(|value| *value as f32));
         }
-        Features::new(values, self.config.mel.n_mels)
+        Features::new(values, self.config().n_mels)
     }
 }
 
@@ -174,30 +96,30 @@ fn mono(waveforms: &Tensor<3>) -> Result<Vec<Vec<f32>>> {
 
 impl FeatureExtractor<3> for LogMel {
     fn id(&self) -> String {
-        format!("log-mel mean and deviation {:?}", self.config)
+        format!("log-mel mean and deviation {:?}", self.config())
     }
 
     fn width(&self) -> usize {
-        2 * self.config.mel.n_mels
+        2 * self.config().n_mels
     }
 
     fn extract(&self, samples: Tensor<3>) -> Result<Tensor<2>> {
-        let n_mels = self.config.mel.n_mels;
+        let n_mels = self.config().n_mels;
         let mut rows: Vec<f32> = Vec::with_capacity(samples.dims()[0] * self.width());
         for clip in mono(&samples)? {
+            let frames = self.mel.log_mel(&clip)?;
             // Means, and sums of squared deviations from them (Welford 1962).
             let (mut means, mut squares) = (vec![0.0; n_mels], vec![0.0; n_mels]);
-            let mut frames = 0.0;
-            self.for_each_row(&clip, |row| {
-                frames += 1.0;
+            for (before, row) in frames.values().chunks_exact(n_mels).enumerate() {
                 for ((mean, square), value) in means.iter_mut().zip(&mut squares).zip(row) {
-                    let before = value - *mean;
-                    *mean += before / frames;
-                    *square += before * (value - *mean);
+                    let deviation = value - *mean;
+                    *mean += deviation / (before + 1) as f64;
+                    *square += deviation * (value - *mean);
                 }
-            })?;
+            }
+            let count = frames.len() as f64;
             rows.extend(means.iter().map(|mean| *mean as f32));
-            let deviations = squares.iter().map(|square| (square / frames).sqrt() as f32);
+            let deviations = squares.iter().map(|square| (square / count).sqrt() as f32);
             rows.extend(deviations);
         }
         let shape = [samples.dims()[0], self.width()];
@@ -213,10 +135,14 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
 
+    fn log_mel() -> LogMel {
+        LogMel::with_sample_rate(16_000).unwrap()
+    }
+
     /// Twice the amplitude adds ln 4 to every mean of log power, and changes no deviation.
     #[test]
     fn loudness_shifts_the_means() {
-        let log_mel = LogMel::new(LogMelConfig::new(16_000)).unwrap();
+        let log_mel = log_mel();
         let quiet = crate::rng::Rng::new(0).normal([2, 2, 3000], &Device::flex()) * 0.1;
         let rows = |x: Tensor<3>| -> Vec<f64> {
             let features = log_mel.extract(x).unwrap();
@@ -232,9 +158,8 @@ mod tests {
 
     #[test]
     fn silence_has_the_floor() {
-        let log_mel = LogMel::new(LogMelConfig::new(16_000)).unwrap();
         let silence = Tensor::<3>::zeros([2, 1, 1024], &Device::flex());
-        let frames = log_mel.frames(&silence).unwrap();
+        let frames = log_mel().frames(&silence).unwrap();
         assert_eq!((frames.len(), frames.width()), (10, 80));
         let floor = 1e-10f64.ln() as f32;
         assert!(frames.values().iter().all(|value| *value == floor));
@@ -242,25 +167,13 @@ mod tests {
 
     #[test]
     fn invalid_settings_and_sounds_are_errors() {
-        let config = LogMelConfig::new(16_000);
-        for bad in [
-            LogMelConfig { power: 3, ..config },
-            LogMelConfig {
-                floor: 0.0,
-                ..config
-            },
-            LogMelConfig {
-                hop_length: 0,
-                ..config
-            },
-            LogMelConfig {
-                win_length: 1025,
-                ..config
-            },
-        ] {
-            assert!(LogMel::new(bad).is_err(), "{bad:?}");
-        }
-        let log_mel = LogMel::new(config).unwrap();
+        let log_mel = log_mel();
+        let power = MelConfig {
+            power: 3,
+            ..*log_mel.config()
+        };
+        assert!(LogMel::new(&power).is_err());
+        assert!(LogMel::with_sample_rate(0).is_err());
         let device = Device::flex();
         let error = |x: Tensor<3>| log_mel.extract(x).unwrap_err().to_string();
         assert_eq!(

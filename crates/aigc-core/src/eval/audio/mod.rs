@@ -8,22 +8,18 @@
 //! | [`log_spectral_distance`] | the distance of spectra in decibels |
 //! | [`snr`], [`si_sdr`], [`si_snr`] | the strength of a signal against its error in decibels |
 //!
-//! Sound is `[batch, channels, time]` in `[-1, 1]`. All is computed on the host with 64 bits.
+//! Sound is `[batch, channels, time]` in `[-1, 1]`. All is computed on the host with 64 bits, with
+//! the transforms of [`dsp`](crate::dsp).
 
 mod log_mel;
-mod mel;
 mod ratio;
 mod spectral;
-mod stft;
 
-pub use log_mel::{LogMel, LogMelConfig};
-pub use mel::{MelConfig, MelNorm, MelScale, mel_filters};
+pub use log_mel::LogMel;
 pub use ratio::{si_sdr, si_snr, snr};
 pub use spectral::{
     log_magnitude_distance, log_spectral_distance, multi_resolution_stft, spectral_convergence,
-    vocoder_resolutions,
 };
-pub use stft::{Padding, Stft};
 
 use crate::{Error, Result, check::ensure_argument};
 use burn::tensor::Tensor;

@@ -102,8 +102,8 @@ impl MidiFile {
     ///
     /// # Errors
     /// A [`DataFault`] if they are no MIDI file, are truncated or malformed; if several songs
-    /// follow each other (format 2); if a tempo is above 6,000 beats per minute, a tick has no length, or
-    /// the music lasts more than a day.
+    /// follow each other (format 2); if a tempo is above 6,000 beats per minute, a tick has no
+    /// length, or the music lasts more than a day.
     pub fn parse(bytes: &[u8]) -> Result<Self, DataFault> {
         read::parse(bytes)
     }

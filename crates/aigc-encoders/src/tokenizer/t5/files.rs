@@ -29,6 +29,8 @@ pub(super) struct Parts {
     pub(super) path: PathBuf,
     pub(super) pieces: Vec<(String, f64)>,
     pub(super) unk_id: usize,
+    /// Whether characters that no piece has become bytes.
+    pub(super) byte_fallback: bool,
     pub(super) charsmap: Option<Vec<u8>>,
     /// Tokens that are found in a text before it is divided into pieces.
     pub(super) added: Vec<(u32, AddedToken)>,
@@ -50,6 +52,7 @@ pub(super) struct Extra {
 struct Vocabulary {
     pieces: Vec<(String, f64)>,
     unk_id: usize,
+    byte_fallback: bool,
     charsmap: Option<Vec<u8>>,
     added: BTreeMap<u32, AddedToken>,
     spiece: Option<Vec<u8>>,
@@ -97,6 +100,7 @@ fn parts(path: PathBuf, vocabulary: Vocabulary, settings: &[Map<String, Value>])
     let Vocabulary {
         pieces,
         unk_id,
+        byte_fallback,
         charsmap,
         mut added,
         spiece,
@@ -164,6 +168,7 @@ fn parts(path: PathBuf, vocabulary: Vocabulary, settings: &[Map<String, Value>])
         added: added.into_iter().collect(),
         pieces,
         unk_id,
+        byte_fallback,
         charsmap,
         extra,
     })
@@ -188,12 +193,6 @@ fn from_spiece(path: &Path, extra_ids: usize) -> Result<Vocabulary> {
         let reason = format!("model_type is {}, expected 1 (unigram)", trainer.model_type);
         return Err(mismatch(path, reason));
     }
-    if trainer.byte_fallback {
-        return Err(mismatch(
-            path,
-            "byte_fallback is true, which T5 does not use",
-        ));
-    }
     let unk_id = usize::try_from(trainer.unk_id)
         .map_err(|_| mismatch(path, format!("unk_id is {}", trainer.unk_id)))?;
     let mut added = BTreeMap::new();
@@ -216,6 +215,7 @@ fn from_spiece(path: &Path, extra_ids: usize) -> Result<Vocabulary> {
     Ok(Vocabulary {
         pieces: pieces.chain(extra).collect(),
         unk_id,
+        byte_fallback: trainer.byte_fallback,
         charsmap: (!charsmap.is_empty()).then(|| charsmap.to_vec()),
         added,
         spiece: Some(file),
@@ -231,12 +231,11 @@ fn from_json(path: &Path) -> Result<Vocabulary> {
         let reason = format!("model.type is {}, expected \"Unigram\"", model["type"]);
         return Err(mismatch(path, reason));
     }
-    if model["byte_fallback"] == true {
-        return Err(mismatch(
-            path,
-            "byte_fallback is true, which T5 does not use",
-        ));
-    }
+    let byte_fallback = match &model["byte_fallback"] {
+        Value::Null => false,
+        Value::Bool(byte_fallback) => *byte_fallback,
+        other => return Err(mismatch(path, format!("model.byte_fallback is {other}"))),
+    };
     let list = model["vocab"].as_array().map_or(&[][..], |list| list);
     if list.len() > MOST_TOKENS {
         let reason = format!("{} tokens, expected at most {MOST_TOKENS}", list.len());
@@ -269,6 +268,7 @@ fn from_json(path: &Path) -> Result<Vocabulary> {
     Ok(Vocabulary {
         pieces,
         unk_id,
+        byte_fallback,
         charsmap: table.map(decode).transpose()?,
         added: added_tokens(path, field("added_tokens"))?,
         spiece: None,

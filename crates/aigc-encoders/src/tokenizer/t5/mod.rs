@@ -15,6 +15,7 @@ use std::path::Path;
 use tokenizers::{
     DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
     Tokenizer,
+    decoders::{byte_fallback::ByteFallback, sequence::Sequence as Decoders},
     models::unigram::Unigram,
     normalizers::Precompiled,
     pre_tokenizers::{
@@ -29,6 +30,10 @@ use tokenizers::{
 ///
 /// Its tokens are those of transformers' `T5Tokenizer`, which differ from SentencePiece's own at
 /// control characters: words are separated at white space first, and each gets the mark `▁`.
+///
+/// Where the files say `byte_fallback`, as those of UMT5 may, characters that no piece has become
+/// the bytes of their UTF-8, as in SentencePiece, which such models are trained with;
+/// transformers' `T5Tokenizer` gives the unknown token for them.
 #[derive(Clone)]
 pub struct T5Tokenizer {
     inner: Tokenizer,
@@ -61,7 +66,8 @@ impl T5Tokenizer {
     fn new(parts: Parts) -> Result<Self> {
         let path = &parts.path;
         let broken = |error: tokenizers::Error| broken(path, error);
-        let model = Unigram::from(parts.pieces, Some(parts.unk_id), false).map_err(broken)?;
+        let model = Unigram::from(parts.pieces, Some(parts.unk_id), parts.byte_fallback);
+        let model = model.map_err(broken)?;
         let mut inner = Tokenizer::new(ModelWrapper::Unigram(model));
         if let Some(table) = &parts.charsmap {
             let wrong = |reason: String| broken(format!("precompiled_charsmap: {reason}").into());
@@ -76,7 +82,14 @@ impl T5Tokenizer {
             PreTokenizerWrapper::WhitespaceSplit(WhitespaceSplit),
             PreTokenizerWrapper::Metaspace(metaspace.clone()),
         ]))));
-        inner.with_decoder(Some(DecoderWrapper::Metaspace(metaspace)));
+        let marks = DecoderWrapper::Metaspace(metaspace);
+        inner.with_decoder(Some(match parts.byte_fallback {
+            true => {
+                let bytes = DecoderWrapper::ByteFallback(ByteFallback::new());
+                DecoderWrapper::Sequence(Decoders::new(vec![bytes, marks]))
+            }
+            false => marks,
+        }));
         let added = parts.added.iter();
         inner
             .add_tokens(added.clone().map(|(_, token)| token.clone()))
@@ -154,7 +167,7 @@ impl T5Tokenizer {
 
     fn text(&self, ids: &[u32], skip_special_tokens: bool) -> String {
         let text = self.inner.decode(ids, skip_special_tokens);
-        text.expect("the decoder of marks does not fail")
+        text.expect("decoders of marks and bytes do not fail")
     }
 
     /// Number of tokens, with added ones.

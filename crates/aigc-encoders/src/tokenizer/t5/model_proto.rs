@@ -304,7 +304,8 @@ pub(super) mod tests {
         field
     }
 
-    fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
+    /// A piece: 1 for a normal one, 2 unknown, 3 control, 4 user-defined, 6 a byte.
+    pub(in super::super) fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
         let score = [&[2 << 3 | 5][..], &score.to_le_bytes()].concat();
         bytes(
             1,

@@ -2,7 +2,7 @@
 
 use super::{
     T5Tokenizer, charsmap,
-    model_proto::tests::{bytes, model},
+    model_proto::tests::{bytes, model, piece},
 };
 use aigc_core::Result;
 use serde_json::json;
@@ -54,6 +54,30 @@ fn texts_become_pieces_with_marks() {
         assert_eq!(tokenizer.encode(text).unwrap(), ids, "{text:?}");
     }
     assert_eq!(tokenizer.decode(&[5, 4, 2, 6, 1, 0]), "aaé");
+}
+
+/// Characters that no piece has are the bytes of their UTF-8, if the file says so.
+#[test]
+fn unknown_characters_become_bytes() {
+    let pieces = [piece("<0xC3>", 0.0, 6), piece("<0x9F>", 0.0, 6)].concat();
+    let file = [&model(&[])[..], &pieces, &bytes(2, &[0x98, 2, 1])].concat();
+    let check = |tokenizer: &T5Tokenizer| {
+        let ids = [5, 8, 9, 3, 8, 9];
+        assert_eq!(tokenizer.encode("aß ß").unwrap(), ids);
+        assert_eq!(tokenizer.decode(&ids), "aß ß");
+        // Half a character.
+        assert_eq!(tokenizer.decode(&[5, 8]), "a\u{fffd}");
+        // A byte that has no piece.
+        assert_eq!(tokenizer.encode("x").unwrap(), [3, 2]);
+    };
+    let tokenizer = open(&file).unwrap();
+    check(&tokenizer);
+    let dir = tempfile::tempdir().unwrap();
+    tokenizer.save_pretrained(dir.path()).unwrap();
+    check(&T5Tokenizer::from_pretrained(dir.path()).unwrap());
+    // Without the flag they are unknown.
+    let plain = open(&[&model(&[])[..], &pieces].concat()).unwrap();
+    assert_eq!(plain.encode("aß").unwrap(), [5, 2]);
 }
 
 #[test]
@@ -131,7 +155,6 @@ fn other_models_are_refused() {
     // `trainer_spec` may come in parts.
     for (field, expected) in [
         (&[3 << 3, 2][..], "model_type is 2, expected 1 (unigram)"),
-        (&[0x98, 2, 1][..], "byte_fallback is true"),
         (&[0xc0, 2, 200, 1][..], "unk_id is 200, of 108 pieces"),
     ] {
         let message = message(&bytes(2, field));
@@ -164,7 +187,11 @@ fn broken_json_is_refused() {
         ("/model/vocab/4", json!(["", 1.0]), "entry 4 of model.vocab"),
         ("/model/vocab", json!([]), "unk_id is 2, of 0 pieces"),
         ("/model/unk_id", json!(null), "model.unk_id is null"),
-        ("/model/byte_fallback", json!(true), "byte_fallback is true"),
+        (
+            "/model/byte_fallback",
+            json!("yes"),
+            "model.byte_fallback is \"yes\"",
+        ),
         (
             "/added_tokens/0",
             json!({"id": 0}),

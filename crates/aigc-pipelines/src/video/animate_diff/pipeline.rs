@@ -1,9 +1,12 @@
 //! Prompts, denoising and decoding.
 
 use super::{request::Job, windows::averaged};
-use crate::video::{GeneratedVideo, VideoOptions, VideoRequest, VideoStage};
+use crate::video::{
+    GeneratedVideo, VideoOptions, VideoRequest, VideoStage,
+    watch::{check_finite, stop_if},
+};
 use aigc_core::{
-    CancelToken, Error, Result,
+    Error, Result,
     check::{ensure, ensure_argument},
     encoder::TextEncoder,
     rng::TorchRng,
@@ -142,7 +145,7 @@ impl AnimateDiffPipeline {
     ) -> Result<GeneratedVideo> {
         let job = self.job(request)?;
         let prompts = self.encode_prompts(request)?;
-        let mut noise = TorchRng::new(job.seed);
+        let mut noise = TorchRng::new(job.sampling.seed);
         let latents = self.noise(&mut noise, job.latent_shape);
         let latents = self.denoise_job(&job, &prompts, latents, &mut noise, options)?;
         let frames = self.decode_with(latents, options)?;
@@ -214,7 +217,7 @@ impl AnimateDiffPipeline {
             format!("{found:?}"),
             &format!("{expected:?}"),
         )?;
-        let mut noise = TorchRng::new(job.seed);
+        let mut noise = TorchRng::new(job.sampling.seed);
         self.denoise_job(&job, prompts, latents, &mut noise, options)
     }
 
@@ -231,13 +234,13 @@ impl AnimateDiffPipeline {
         rng: &mut TorchRng,
         options: &mut VideoOptions<'_>,
     ) -> Result<Tensor<5>> {
-        let mut latents = latents * job.plan.init_noise_sigma;
-        let states = match job.guidance {
+        let mut latents = latents * job.sampling.plan.init_noise_sigma;
+        let states = match job.sampling.guidance {
             Some(_) => Tensor::cat(vec![prompts.negative.clone(), prompts.prompt.clone()], 0),
             None => prompts.prompt.clone(),
         };
-        let mut runner = PlanRunner::new(&job.plan);
-        let steps = job.plan.len();
+        let mut runner = PlanRunner::new(&job.sampling.plan);
+        let steps = job.sampling.plan.len();
         while let Some(call) = runner.call() {
             stop_if(&options.cancel)?;
             let input = runner.input(&latents);
@@ -267,7 +270,7 @@ impl AnimateDiffPipeline {
             let part = x.clone().narrow(2, window.start, window.len());
             self.network.predict(part, times.clone(), &condition)
         });
-        match job.guidance {
+        match job.sampling.guidance {
             Some(scale) => {
                 let [none, prompt] = [0, 1].map(|row| output.clone().narrow(0, row, 1));
                 ClassifierFreeGuidance::new(scale).combine(prompt, none)
@@ -311,27 +314,4 @@ impl AnimateDiffPipeline {
         }
         Ok(Tensor::cat(decoded, 0))
     }
-}
-
-fn stop_if(cancel: &CancelToken) -> Result<()> {
-    match cancel.is_cancelled() {
-        true => Err(Error::cancelled("making a video")),
-        false => Ok(()),
-    }
-}
-
-/// Fails if latents are not finite after a step, counted from 1.
-fn check_finite(latents: &Tensor<5>, step: usize, steps: usize) -> Result<()> {
-    // Zero times infinity is not a number.
-    let zero = (latents.clone() * 0.0).sum().into_data();
-    if zero.iter::<f32>().all(|sum| sum == 0.0) {
-        return Ok(());
-    }
-    Err(Error::NotFiniteSamples {
-        what: "the latents".into(),
-        step: Some((step, steps)),
-        hint: "weights in 16 bits may have overflowed: open the pipeline with 32 bits, or choose \
-               another scheduler or a lower guidance scale"
-            .into(),
-    })
 }

@@ -1,8 +1,11 @@
 //! Denoising and decoding.
 
 use super::{pipeline::WanPipeline, request::Job};
-use crate::video::{VideoOptions, VideoPrompts, VideoRequest, VideoStage};
-use aigc_core::{CancelToken, Error, Result, check::ensure_argument, rng::TorchRng};
+use crate::video::{
+    VideoOptions, VideoPrompts, VideoRequest, VideoStage,
+    watch::{check_finite, stop_if},
+};
+use aigc_core::{Result, check::ensure_argument, rng::TorchRng};
 use aigc_diffusion::{ClassifierFreeGuidance, PlanRunner};
 use burn::tensor::{Tensor, TensorData};
 
@@ -13,8 +16,9 @@ impl WanPipeline {
     /// - latents and output: `[1, channels, latents, height, width]`
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); [`Error::InvalidArgument`] for latents of another shape
-    /// than the request says; [`Error::Cancelled`].
+    /// As [`generate`](Self::generate);
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for latents of another shape
+    /// than the request says; [`Error::Cancelled`](aigc_core::Error::Cancelled).
     pub fn denoise(
         &self,
         request: &VideoRequest,
@@ -37,15 +41,15 @@ impl WanPipeline {
         latents: Option<Tensor<5>>,
         options: &mut VideoOptions<'_>,
     ) -> Result<Tensor<5>> {
-        let mut rng = TorchRng::new(job.seed);
+        let mut rng = TorchRng::new(job.sampling.seed);
         let mut noise = || -> Tensor<5> {
             let values = rng.normal_vec(job.latent_shape.iter().product());
             Tensor::from_data(TensorData::new(values, job.latent_shape), &self.device)
         };
         let latents = latents.unwrap_or_else(&mut noise);
-        let mut latents = latents * job.plan.init_noise_sigma;
-        let mut runner = PlanRunner::new(&job.plan);
-        let steps = job.plan.len();
+        let mut latents = latents * job.sampling.plan.init_noise_sigma;
+        let mut runner = PlanRunner::new(&job.sampling.plan);
+        let steps = job.sampling.plan.len();
         while let Some(call) = runner.call() {
             stop_if(&options.cancel)?;
             let input = runner.input(&latents);
@@ -66,7 +70,7 @@ impl WanPipeline {
             network.forward(x.clone(), time, states.clone())
         };
         let output = call(&prompts.prompt);
-        match job.guidance {
+        match job.sampling.guidance {
             Some(scale) => {
                 ClassifierFreeGuidance::new(scale).combine(output, call(&prompts.negative))
             }
@@ -81,8 +85,8 @@ impl WanPipeline {
     /// - output: `[frames, 3, height, width]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for latents of several videos, or with other channels than the
-    /// autoencoder's.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for latents of several videos,
+    /// or with other channels than the autoencoder's.
     pub fn decode(&self, latents: Tensor<5>) -> Result<Tensor<4>> {
         let mut parts = vec![];
         self.decode_chunks(latents, |frames| {
@@ -135,27 +139,4 @@ impl WanPipeline {
             }
         })
     }
-}
-
-fn stop_if(cancel: &CancelToken) -> Result<()> {
-    match cancel.is_cancelled() {
-        true => Err(Error::cancelled("making a video")),
-        false => Ok(()),
-    }
-}
-
-/// Fails if latents are not finite after a step, counted from 1.
-fn check_finite(latents: &Tensor<5>, step: usize, steps: usize) -> Result<()> {
-    // Zero times infinity is not a number.
-    let zero = (latents.clone() * 0.0).sum().into_data();
-    if zero.iter::<f32>().all(|sum| sum == 0.0) {
-        return Ok(());
-    }
-    Err(Error::NotFiniteSamples {
-        what: "the latents".into(),
-        step: Some((step, steps)),
-        hint: "weights in 16 bits may have overflowed: open the pipeline with 32 bits, or choose \
-               another scheduler or a lower guidance scale"
-            .into(),
-    })
 }

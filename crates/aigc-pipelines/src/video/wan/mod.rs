@@ -3,14 +3,12 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `directory` | a pipeline's directory and its parts |
 //! | `open` | opening directories |
 //! | `request` | values of a request, checked |
 //! | `pipeline` | the parts, prompts |
 //! | `denoise` | denoising and decoding |
 
 mod denoise;
-mod directory;
 mod open;
 mod pipeline;
 mod request;

@@ -1,9 +1,7 @@
 //! Opening directories.
 
-use super::{
-    directory::{Index, merge},
-    pipeline::WanPipeline,
-};
+use super::pipeline::WanPipeline;
+use crate::video::directory::{Index, merge};
 use aigc_core::{
     Result,
     weights::{Loaded, OpenOptions},
@@ -50,18 +48,18 @@ impl WanPipeline {
         device: &Device,
     ) -> Result<Loaded<Self>> {
         let dir = dir.as_ref();
-        let index = Index::open(dir, CLASS)?;
+        let index = Index::open(dir, &[CLASS])?;
         let mut report = Loaded::new(());
 
-        let tokenizer = T5Tokenizer::from_pretrained(index.needed("tokenizer", &TOKENIZERS)?)?;
-        let path = index.needed("text_encoder", &["UMT5EncoderModel"])?;
+        let tokenizer = T5Tokenizer::from_pretrained(index.needed("tokenizer", &TOKENIZERS)?.0)?;
+        let (path, _) = index.needed("text_encoder", &["UMT5EncoderModel"])?;
         let encoder = T5EncoderModel::from_pretrained_with(path, options, device)?;
         let encoder = merge(&mut report, "text_encoder", encoder);
         let encoder =
             T5TextEncoder::new(tokenizer, encoder)?.with_max_length(MAX_SEQUENCE_LENGTH)?;
 
         let mut network = |name: &str| -> Result<WanTransformer3dModel> {
-            let path = index.needed(name, &[NETWORK])?;
+            let (path, _) = index.needed(name, &[NETWORK])?;
             let network = WanTransformer3dModel::from_pretrained_with(path, options, device)?;
             Ok(merge(&mut report, name, network))
         };
@@ -82,7 +80,7 @@ impl WanPipeline {
             report.notes.push(note);
         }
 
-        let path = index.needed("vae", &["AutoencoderKLWan"])?;
+        let (path, _) = index.needed("vae", &["AutoencoderKLWan"])?;
         let vae = AutoencoderKlWan::from_pretrained_with(path, options, device)?;
         let vae = merge(&mut report, "vae", vae);
         let scheduler = merge(&mut report, "scheduler", index.scheduler()?);

@@ -2,10 +2,9 @@
 
 use super::{
     Component, Points,
-    parallel::in_parallel,
     tiles::{TILE, load_tile, tiles},
 };
-use crate::prior::CovarianceType;
+use crate::{parallel::in_parallel, prior::CovarianceType};
 use std::ops::Range;
 
 /// The responsibilities of the components for a range of points.

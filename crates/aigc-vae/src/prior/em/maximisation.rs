@@ -3,11 +3,10 @@
 use super::{
     Component, Points,
     expectation::{Responsibilities, counts},
-    parallel::in_parallel,
     precision::precision_factor,
     tiles::{TILE, dot, load_tile, tiles},
 };
-use crate::prior::CovarianceType;
+use crate::{parallel::in_parallel, prior::CovarianceType};
 use std::ops::Range;
 
 /// A component with fewer points is empty: it keeps its mean and covariance.

@@ -11,12 +11,11 @@
 //! | `expectation` | the responsibilities of components for points |
 //! | `maximisation` | components from responsibilities |
 //! | `precision` | factors of inverse covariance matrices |
-//! | `tiles`, `parallel` | loops over points, for vector instructions and all processors |
+//! | `tiles` | loops over points, for vector instructions |
 
 mod component;
 mod expectation;
 mod maximisation;
-mod parallel;
 mod points;
 mod precision;
 mod start;

@@ -1,10 +1,7 @@
 //! The components that a fit starts with: those of k-means.
 
-use super::{
-    Component, Points, expectation::Responsibilities, maximisation::maximisation,
-    parallel::in_parallel,
-};
-use crate::{math::uniform, prior::CovarianceType};
+use super::{Component, Points, expectation::Responsibilities, maximisation::maximisation};
+use crate::{math::uniform, parallel::in_parallel, prior::CovarianceType};
 use aigc_core::rng::Rng;
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! A pipeline's directory: `model_index.json` and a directory for each part.
+//! A pipeline's directory, as diffusers writes it: `model_index.json` and a directory for each
+//! part.
 
 use aigc_core::{DataFault, Error, Result, json, weights::Loaded};
 use aigc_diffusion::AnyScheduler;
@@ -14,8 +15,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Reads the index of a pipeline of this class.
-    pub(super) fn open(dir: &Path, class: &str) -> Result<Self> {
+    /// Reads the index of a pipeline of one of these classes.
+    pub(super) fn open(dir: &Path, classes: &[&str]) -> Result<Self> {
         let fields = json::read_file(&dir.join(INDEX), json::parse_object)?;
         let index = Self {
             dir: dir.into(),
@@ -23,8 +24,8 @@ impl Index {
         };
         let found = index.fields.get("_class_name").and_then(Value::as_str);
         let found = found.unwrap_or("missing");
-        if found != class {
-            return Err(index.wrong("_class_name", found, class));
+        if !classes.contains(&found) {
+            return Err(index.wrong("_class_name", found, &classes.join(" or ")));
         }
         Ok(index)
     }
@@ -41,11 +42,11 @@ impl Index {
         Some((self.dir.join(name), class))
     }
 
-    /// Directory of a part of one of these classes.
-    pub(super) fn needed(&self, name: &str, classes: &[&str]) -> Result<PathBuf> {
+    /// Directory and class of a part of one of these classes.
+    pub(super) fn needed(&self, name: &str, classes: &[&str]) -> Result<(PathBuf, &str)> {
         let expected = classes.join(" or ");
         match self.part(name) {
-            Some((path, class)) if classes.contains(&class) => Ok(path),
+            Some((path, class)) if classes.contains(&class) => Ok((path, class)),
             Some((_, class)) => Err(self.wrong(name, class, &expected)),
             None => Err(self.wrong(name, "missing", &expected)),
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Results of `work` for `0..count` in order, computed by all processors.
-pub(super) fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(crate) fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let threads = processors.min(count);
     if threads <= 1 {

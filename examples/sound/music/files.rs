@@ -1,0 +1,56 @@
+//! Files of new pieces.
+
+use aigc_core::{
+    Result,
+    fs::write_atomic,
+    music::{MidiFile, SynthConfig},
+    output::PianoRollPlot,
+};
+use aigc_examples_sound::{SoundGallery, Speed};
+use serde_json::{Value, json};
+use std::{path::Path, time::Instant};
+
+/// Width of a second in pictures, in pixels.
+const SECOND: f64 = 40.0;
+
+/// Writes pieces as MIDI files, the first `sounding` of them as sounds and pictures too. Bars are
+/// counted by the lengths in seconds beside the pieces. Returns how fast the sounds were made.
+///
+/// # Errors
+/// Errors of files.
+pub(crate) fn write_pieces(
+    dir: &Path,
+    pieces: &[(MidiFile, f64)],
+    sounding: usize,
+    gallery: &SoundGallery,
+) -> Result<Speed> {
+    let mut speed = Speed::default();
+    for (index, (file, bar)) in pieces.iter().enumerate() {
+        let path = dir.join(format!("piece-{:03}.mid", index + 1));
+        file.write(&path)?;
+        // Without notes there is nothing to hear.
+        if index >= sounding || file.notes.is_empty() {
+            continue;
+        }
+        let began = Instant::now();
+        let wave = SynthConfig::default().render(&file.notes)?;
+        speed += Speed::since(began, wave.seconds());
+        let plot = PianoRollPlot {
+            pixels_per_second: SECOND,
+            ..PianoRollPlot::default()
+        };
+        let figure = plot.with_bars_every(*bar).draw(&file.notes)?;
+        let gallery = gallery.clone().with_index(index);
+        gallery.save_with_figure(&wave, &figure, &path.with_extension("wav"))?;
+    }
+    Ok(speed)
+}
+
+/// Writes pieces in the format of the chorales, all of them as `test`.
+///
+/// # Errors
+/// [`Error::Io`](aigc_core::Error::Io).
+pub(crate) fn write_grids(path: &Path, pieces: &[Value]) -> Result<()> {
+    let text = json!({"train": [], "valid": [], "test": pieces}).to_string();
+    write_atomic(path, text.as_bytes())
+}

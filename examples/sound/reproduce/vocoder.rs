@@ -1,0 +1,186 @@
+//! Training of a vocoder.
+
+use crate::{
+    fsdd::{CROP, Clip, DIGITS, DataOptions, Label, RATE, Split, one_of_each_digit, spoken},
+    listen,
+    measures::{Goal, Measure, Report},
+    reader::{Reader, right},
+    resynthesis::{Distances, griffin_lim, vocoder_mel},
+    size::Size,
+};
+use aigc_core::{
+    CancelToken, Result,
+    audio::{Vocoder, Waveform},
+    burn::tensor::Device,
+    checkpoint::RunDir,
+    data::sound::SoundBatch,
+    train::{LrSchedule, OptimizerConfig, TrainerConfig},
+};
+use aigc_examples::{Progress, RunOptions, after_training};
+use aigc_examples_sound::{SoundGallery, Speed};
+use aigc_gan::{
+    Gan,
+    vocoder::{HifiGan, VocoderObjective, VocoderObjectiveConfig},
+};
+use clap::Args;
+use std::{path::PathBuf, time::Instant};
+
+/// Options of `vocoder`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    data: DataOptions,
+    /// Classifier of digits; by default that of the newest run.
+    #[arg(long, value_name = "DIR")]
+    classifier: Option<PathBuf>,
+    /// First step with discriminators.
+    #[arg(long, value_name = "STEP", default_value_t = 5_000)]
+    critics_from: usize,
+    /// Size of the networks.
+    #[arg(long, value_enum, default_value = "full")]
+    size: Size,
+    /// Batch size.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Learning rate after warm-up.
+    #[arg(long, default_value_t = 5e-4)]
+    rate: f64,
+    /// Most test clips that are measured.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    clips: Option<u32>,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+/// Name of the runs.
+const NAME: &str = "sound-vocoder";
+/// Folder of the vocoder in a run.
+const FOLDER: &str = "vocoder";
+
+pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
+    let (device, seed) = (options.run.device()?, options.run.seed);
+    let fsdd = options.data.open()?;
+    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, DIGITS, &device)?;
+    let config = options.size.vocoder();
+    config.mel().check_same(&vocoder_mel())?;
+    let trainer = options.run.config(TrainerConfig {
+        seed,
+        learning_rate: options.rate,
+        lr_schedule: LrSchedule::cosine(200),
+        optimizer: OptimizerConfig::adam_w(0.8, 0.99, 0.01),
+        ..TrainerConfig::new(10_000)
+    })?;
+    let losses = VocoderObjectiveConfig::speech_8khz(options.critics_from);
+    let model = Gan {
+        generator: config.init(&device)?,
+        discriminator: options.size.discriminators().init(&device)?,
+    };
+    let objective = VocoderObjective::<_, _, SoundBatch>::new(losses.clone(), &model)?;
+    let loader = fsdd.loader(Label::Digit, CROP, options.batch as usize, seed)?;
+    let run = options.run.run(NAME)?;
+    let trained = options
+        .run
+        .trainer(trainer, stop.clone(), 50)
+        .with_model_config(&config)?
+        .with_objective_config(&losses)?
+        .with_data_config(fsdd.record())?
+        .fit(objective, model, &loader, &run)?;
+    after_training(trained, &run, &stop, |trained| {
+        let vocoder = trained.model.generator;
+        vocoder.save_pretrained(run.path().join(FOLDER))?;
+        let mut clips = fsdd.clips(Split::Test)?;
+        clips.truncate(options.clips.map_or(usize::MAX, |clips| clips as usize));
+        let report = Report::new(trained.step, trained.elapsed);
+        let evaluation = Evaluation {
+            reader: &reader,
+            clips: &clips,
+            device: &device,
+            seed,
+            stop: &stop,
+        };
+        Ok(evaluation.finish(vocoder.fold(), report, &run)?)
+    })
+}
+
+/// What the evaluation of a vocoder needs.
+struct Evaluation<'a> {
+    reader: &'a Reader,
+    /// Test clips.
+    clips: &'a [Clip],
+    device: &'a Device,
+    seed: u64,
+    stop: &'a CancelToken,
+}
+
+impl Evaluation<'_> {
+    fn finish(&self, vocoder: HifiGan, mut report: Report, run: &RunDir) -> Result<()> {
+        let originals = spoken(self.clips)?;
+        let count = originals.len();
+        let progress = Progress::new("test clips", 2 * count, self.stop);
+        let (again, speed) = self.vocode(&vocoder, &originals, &progress)?;
+        let floor = griffin_lim(*vocoder.mel_config(), &originals, &progress)?;
+        drop(progress);
+        let ours = Distances::new(&again, &originals, self.device)?;
+        let theirs = Distances::new(&floor, &originals, self.device)?;
+        let name = "multi-resolution STFT distance, of Griffin-Lim's";
+        let ratio = Measure::ratio(name, &ours.stft, &theirs.stft, self.seed)?;
+        report.push(ratio.with_floor(1.0).with_goal(Goal::AtMost(0.8)));
+        for (name, ours, theirs) in [
+            ("multi-resolution STFT distance", &ours.stft, &theirs.stft),
+            ("mel distance", &ours.mel, &theirs.mel),
+            ("SI-SNR, dB", &ours.si_snr, &theirs.si_snr),
+        ] {
+            let mean = theirs.iter().sum::<f64>() / theirs.len() as f64;
+            report.push(Measure::mean(name, ours)?.with_floor(mean));
+        }
+        let factor = Measure::new("real-time factor", speed.real_time_factor(), count);
+        report.push(factor.with_goal(Goal::AtMost(0.05)));
+        let digits: Vec<u32> = self.clips.iter().map(|clip| clip.digit).collect();
+        let [ours, theirs, read] =
+            [&again, &floor, &originals].map(|waves| right(&self.reader.read(waves)?, &digits));
+        let measure = Measure::share("vocoded clips read rightly", &ours?);
+        report.push(measure.with_floor(theirs?.value()));
+        report.push(Measure::share("originals read rightly", &read?));
+
+        let shown = one_of_each_digit(self.clips);
+        let of = |waves: &[Waveform]| -> Vec<Waveform> {
+            shown.iter().map(|index| waves[*index].clone()).collect()
+        };
+        let dir = run.path().join("listen");
+        let shown_digits: Vec<u32> = shown.iter().map(|index| digits[*index]).collect();
+        let made = SoundGallery::new("vocoder", NAME)
+            .with_weights(&[run.path().join(FOLDER)])?
+            .with_seed(self.seed);
+        listen::write(&dir, "original", &of(&originals), None)?;
+        listen::write(
+            &dir,
+            "vocoded",
+            &of(&again),
+            Some((&made, shown_digits.as_slice())),
+        )?;
+        listen::write(&dir, "griffin-lim", &of(&floor), None)?;
+        report.finish(run)
+    }
+
+    /// What the vocoder makes of the mels of sounds, one at a time, and how fast.
+    fn vocode(
+        &self,
+        vocoder: &HifiGan,
+        waves: &[Waveform],
+        progress: &Progress,
+    ) -> Result<(Vec<Waveform>, Speed)> {
+        let mel = vocoder.mel_config().init()?;
+        let (mut again, mut speed) = (vec![], Speed::default());
+        for wave in waves {
+            mel.stft().frames(wave.len())?;
+            let log_mel = mel.log_mel_tensor(wave.to_tensor(self.device));
+            let began = Instant::now();
+            // A device has finished once its values are read.
+            let made = Waveform::from_tensor(vocoder.vocode(log_mel)?, RATE)?;
+            speed += Speed::since(began, made.seconds());
+            again.push(made);
+            progress.add(1)?;
+        }
+        Ok((again, speed))
+    }
+}

@@ -1,0 +1,81 @@
+//! The vocoder of a program: a trained one of a folder, or none.
+
+use aigc_core::{
+    DataFault, Error, Result,
+    audio::Vocoder,
+    burn::tensor::Device,
+    dsp::{GriffinLimConfig, MelConfig},
+    json,
+    weights::Loaded,
+};
+use aigc_gan::vocoder::{HifiGan, UnivNet, UnivNetConfig};
+use serde_json::Value;
+use std::path::Path;
+
+/// Opens the HiFi-GAN or the UnivNet in `folder`, which must read mels of the configuration `mel`;
+/// without a folder, it is Griffin-Lim, which reads any. The folder is one of transformers, of
+/// `save_pretrained`, or the `final` of a run. Its report goes to standard error.
+///
+/// # Errors
+/// [`Error::Data`] naming the file, and the first field of the mels that differs; errors of opening
+/// the model.
+pub fn open_vocoder(
+    folder: Option<&Path>,
+    mel: &MelConfig,
+    device: &Device,
+) -> Result<Box<dyn Vocoder>> {
+    let Some(folder) = folder else {
+        return Ok(Box::new(GriffinLimConfig::new(*mel).init()?));
+    };
+    let path = folder.join("config.json");
+    let config = json::read_file(&path, json::parse_object)?;
+    let kind = config.get("model_type").and_then(Value::as_str);
+    let vocoder: Box<dyn Vocoder> = match kind {
+        Some(UnivNetConfig::MODEL_TYPE) => {
+            Box::new(reported(UnivNet::from_pretrained(folder, device)?).fold())
+        }
+        _ => Box::new(reported(HifiGan::from_pretrained(folder, device)?).fold()),
+    };
+    mel.check_same(vocoder.mel_config()).map_err(|error| {
+        let reason = format!("the vocoder reads other mels than the model makes: {error}");
+        Error::data(&path, DataFault::Mismatch(reason))
+    })?;
+    Ok(vocoder)
+}
+
+fn reported<T>(loaded: Loaded<T>) -> T {
+    for line in loaded.warnings() {
+        eprintln!("{line}");
+    }
+    loaded.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aigc_core::{device::device, rng::InitWeights};
+    use aigc_gan::vocoder::HifiGanConfig;
+
+    #[test]
+    fn vocoders_of_other_mels_are_refused_by_field() {
+        let device = device("flex").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = HifiGanConfig::speech_8khz();
+        let mel = config.mel();
+        let network = config.init(&device).unwrap().init_weights(0);
+        network.save_pretrained(folder.path()).unwrap();
+        let opened = open_vocoder(Some(folder.path()), &mel, &device).unwrap();
+        assert_eq!(opened.mel_config(), &mel);
+
+        let other = MelConfig { floor: 1e-9, ..mel };
+        let error = open_vocoder(Some(folder.path()), &other, &device).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("config.json") && error.contains("`floor` is 1e-5, expected 1e-9"),
+            "{error}"
+        );
+        let plain = open_vocoder(None, &other, &device).unwrap();
+        assert_eq!(plain.mel_config(), &other);
+        assert!(open_vocoder(Some(&folder.path().join("none")), &mel, &device).is_err());
+    }
+}

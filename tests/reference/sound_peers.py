@@ -1,0 +1,205 @@
+"""The networks of `reproduce_sound` and `music` in PyTorch: milliseconds a step, and quality after
+as many steps, beside ours in docs/results.md.
+
+    pip install torch numpy safetensors transformers diffusers
+    python sound_peers.py codec --data RECORDINGS --classifier DIR [--steps 6000]
+    python sound_peers.py vocoder --data RECORDINGS --classifier DIR [--steps 10000]
+    python sound_peers.py mel --data RECORDINGS --classifier DIR [--steps 3000]
+    python sound_peers.py chorales --data Jsb16thSeparated.json.gz [--steps 3000]
+
+RECORDINGS has FSDD's WAV files; indices below 5 are the test set. DIR is the `final` of
+`reproduce_sound classifier`, so that both sides are read by the same network; without it, nothing
+is read. Sizes, batches, losses, optimizers, schedules and averages of weights are ours; the order
+of the data and the initial weights are not. Networks are those of transformers (Encodec without
+its quantiser, HiFi-GAN) and diffusers (U-net); quantiser, discriminators and GPT are written here.
+Prints one JSON line; times are of training steps alone, medians. The number of clips that are
+measured is set by --clips, the number of samples of `mel` by --samples.
+"""
+import argparse, json, math, time
+import torch, torch.nn as nn, torch.nn.functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+from sound_peer_chorales import chorales
+from sound_peer_clips import (
+    RATE, RESOLUTIONS, Classifier, LogMel, distances, fitted, kept, recordings, share,
+    stft_distance)
+from sound_peer_layers import Periods, Quantizer, Resolution
+from sound_peer_train import Average, order, train
+
+P = argparse.ArgumentParser()
+P.add_argument("what", choices=["codec", "vocoder", "mel", "chorales"])
+P.add_argument("--data", required=True)
+P.add_argument("--classifier")
+P.add_argument("--steps", type=int)
+P.add_argument("--critics-from", type=int, default=5000)
+P.add_argument("--clips", type=int, default=300)
+P.add_argument("--samples", type=int, default=300)
+P.add_argument("--seed", type=int, default=0)
+P.add_argument("--threads", type=int, default=2)
+A = P.parse_args()
+torch.set_num_threads(A.threads)
+torch.manual_seed(A.seed)
+
+
+def codec(steps):
+    from transformers import EncodecConfig
+    from transformers.models.encodec.modeling_encodec import EncodecDecoder, EncodecEncoder
+    config = EncodecConfig(
+        target_bandwidths=[0.4, 0.8, 1.2, 1.6], sampling_rate=RATE, hidden_size=64,
+        num_filters=16, upsampling_ratios=[8, 5, 4], num_lstm_layers=1, codebook_size=256)
+    encoder, decoder, quantizer = EncodecEncoder(config), EncodecDecoder(config), Quantizer()
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(weights, 1e-3, (0.8, 0.99))
+    clips = recordings(A.data, False)
+    mels = [LogMel(n, n // 4, min(n // 8, 80)) for n in (64, 128, 256, 512, 1024)]
+    batches = order(len(clips), 16)
+
+    def step(_):
+        x = torch.stack([fitted(clips[i][0], 4000, True) for i in next(batches)])
+        z, left, _codes = quantizer(encoder(x[:, None]))
+        y = decoder(z)[:, 0]
+        with torch.no_grad():
+            targets = [mel(x) for mel in mels]
+        mel = sum(F.l1_loss(m(y), t) for m, t in zip(mels, targets)) / len(mels)
+        loss = F.l1_loss(y, x) + mel + left
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        quantizer.follow()
+        return loss.item()
+
+    ms = train(step, steps, [optimizer], 200)
+    encoder.eval(), decoder.eval(), quantizer.eval()
+    originals, decoded, used = [], [], []
+    with torch.no_grad():
+        for x, _digit in recordings(A.data, True)[:A.clips]:
+            length = min(len(x), RATE)
+            z, _, codes = quantizer(encoder(fitted(x, RATE)[None, None]))
+            originals.append(fitted(x, RATE)[:length])
+            decoded.append(decoder(z)[0, 0, :length])
+            used.append(codes[:, :max(1, math.ceil(length / 160))])
+    counts = [torch.bincount(c, minlength=256).float() for c in torch.cat(used, 1)]
+    usage = [float((c > 0.1 * c.sum() / 256).float().mean()) for c in counts]
+    return dict(ms=ms, usage=usage, **distances(decoded, originals),
+                **kept(A.classifier, decoded, originals))
+
+
+def vocoder(steps):
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+    generator = SpeechT5HifiGan(SpeechT5HifiGanConfig(
+        model_in_dim=40, sampling_rate=RATE, upsample_initial_channel=64, upsample_rates=[4] * 3,
+        upsample_kernel_sizes=[8] * 3, resblock_kernel_sizes=[3, 7],
+        resblock_dilation_sizes=[[1, 3]] * 2, normalize_before=False))
+    # PyTorch's own initial weights, as ours.
+    for module in generator.modules():
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+            module.reset_parameters()
+            weight_norm(module)
+    critics = nn.ModuleList([Periods(p) for p in (2, 3, 5)] + [Resolution(s) for s in RESOLUTIONS])
+    settings = dict(lr=5e-4, betas=(0.8, 0.99), weight_decay=0.01)
+    of_generator = torch.optim.AdamW(generator.parameters(), **settings)
+    of_critics = torch.optim.AdamW(critics.parameters(), **settings)
+    clips, mel = recordings(A.data, False), LogMel(256, 64, 40)
+    batches = order(len(clips), 16)
+
+    def step(index):
+        x = torch.stack([fitted(clips[i][0], 4000, True) for i in next(batches)])
+        y = generator(mel(x).transpose(1, 2))
+        x = x[:, :y.shape[1]]
+        if index >= A.critics_from:
+            loss = 0
+            for critic in critics:
+                real, fake = critic(x)[0], critic(y.detach())[0]
+                loss = loss + 0.5 * ((real - 1).square().mean() + fake.square().mean())
+            of_critics.zero_grad()
+            loss.backward()
+            of_critics.step()
+        loss = 45 * F.l1_loss(mel(y), mel(x)) + 2.5 * stft_distance(y, x)
+        if index >= A.critics_from:
+            for critic in critics.requires_grad_(False):
+                with torch.no_grad():
+                    real = critic(x)[1]
+                logits, fake = critic(y)
+                loss = loss + 2 * 0.5 * (logits - 1).square().mean()
+                loss = loss + 2 * sum(F.l1_loss(a, b) for a, b in zip(fake, real))
+        of_generator.zero_grad()
+        loss.backward()
+        of_generator.step()
+        critics.requires_grad_(True)
+        return loss.item()
+
+    ms = train(step, steps, [of_generator, of_critics], 200)
+    for module in generator.modules():
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+            parametrize.remove_parametrizations(module, "weight")
+    generator.eval()
+    originals = [x[:RATE] for x, _ in recordings(A.data, True)[:A.clips]]
+    with torch.no_grad():
+        mels = [mel(x[None]).transpose(1, 2) for x in originals]
+        generator(mels[0])
+        began = time.perf_counter()
+        found = [generator(m)[0] for m in mels]
+        work = time.perf_counter() - began
+        floor = [mel.griffin_lim(m.transpose(1, 2))[0] for m in mels]
+    ours, theirs = distances(found, originals), distances(floor, originals)
+    return dict(ms=ms, rtf=work * RATE / sum(map(len, found)), ratio=ours["stft"] / theirs["stft"],
+                **ours, **kept(A.classifier, found, originals))
+
+
+def mel(steps):
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+    low, high, spectrum = math.log(1e-5), 0.5, LogMel(512, 128, 40, 384)
+
+    def image(x):
+        log_mel = spectrum(F.pad(fitted(x, RATE), (0, 192))[None])
+        return 2 * ((log_mel - low) / (high - low)).clamp(0, 1) - 1
+
+    clips = [(image(x), digit) for x, digit in recordings(A.data, False)]
+    network = UNet2DModel(
+        sample_size=(40, 64), in_channels=1, out_channels=1, layers_per_block=1,
+        block_out_channels=(32, 64, 128), norm_num_groups=8, num_class_embeds=11,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"))
+    noising, average = DDPMScheduler(), Average(network)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3, (0.9, 0.99))
+    batches = order(len(clips), 16)
+
+    def step(_):
+        chosen = next(batches)
+        x = torch.stack([clips[i][0] for i in chosen])
+        digits = torch.tensor([clips[i][1] for i in chosen])
+        digits = torch.where(torch.rand(len(digits)) < 0.1, torch.tensor(10), digits)
+        noise, times = torch.randn_like(x), torch.randint(1000, (len(x),))
+        noisy = noising.add_noise(x, noise, times)
+        loss = F.mse_loss(network(noisy, times, digits).sample, noise)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average.follow(network)
+        return loss.item()
+
+    ms = train(step, steps, [optimizer], 200)
+    if not A.classifier:
+        return dict(ms=ms)
+    best, digits, waves = average.model.eval(), torch.arange(A.samples) % 10, []
+    with torch.no_grad():
+        for part in digits.split(50):
+            plan = DPMSolverMultistepScheduler(use_karras_sigmas=True, thresholding=True)
+            plan.set_timesteps(20)
+            x = torch.randn(len(part), 1, 40, 64)
+            both = torch.cat([part, torch.full_like(part, 10)])
+            for at in plan.timesteps:
+                told, untold = best(torch.cat([x, x]), at, both).sample.chunk(2)
+                x = plan.step(untold + 2.0 * (told - untold), at, x).prev_sample
+            log_mel = low + (x[:, 0].clamp(-1, 1) + 1) / 2 * (high - low)
+            waves += list(spectrum.griffin_lim(log_mel))
+    return dict(ms=ms, right=share(Classifier(A.classifier)(waves), digits.tolist()))
+
+
+STEPS = dict(codec=6000, vocoder=10000, mel=3000, chorales=3000)
+steps = A.steps or STEPS[A.what]
+WORK = dict(codec=codec, vocoder=vocoder, mel=mel,
+            chorales=lambda steps: chorales(A.data, steps))
+found = WORK[A.what](steps)
+print(json.dumps(dict(what=A.what, steps=steps, seed=A.seed, threads=A.threads, **found)))
