@@ -20,7 +20,7 @@ const MAX_ROUNDS: usize = 1 << 20;
 pub struct GriffinLimConfig {
     /// The mels that it reads.
     pub mel: MelConfig,
-    /// Rounds of [`Stft::griffin_lim`].
+    /// Rounds of [`Stft::griffin_lim`](super::Stft::griffin_lim).
     pub rounds: usize,
     /// Momentum of the rounds; 0 for the algorithm of 1984.
     pub momentum: f64,

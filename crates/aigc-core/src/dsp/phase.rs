@@ -17,8 +17,8 @@ impl Stft {
     /// do. `length` is the number of samples; by default all those that the frames cover.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the numbers of values do not fit each other, the transform or
-    /// the length, or the momentum is negative.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the numbers of values do not
+    /// fit each other, the transform or the length, or the momentum is negative.
     pub fn griffin_lim(
         &self,
         magnitude: &Frames,

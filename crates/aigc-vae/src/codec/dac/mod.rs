@@ -100,7 +100,8 @@ impl DacModel {
     /// file ([`WeightReader::subset`]).
     ///
     /// # Errors
-    /// [`Error::Config`] names the field, [`Error::Weights`] the tensors that do not fit.
+    /// [`Error::Config`](aigc_core::Error::Config) names the field,
+    /// [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
     pub fn from_weights(
         config: &str,
         files: &WeightReader,
@@ -124,7 +125,8 @@ impl DacModel {
     /// weights are written [without weight norm](Self::fold_weight_norm), as transformers has them.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
+    /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
+    /// file cannot be written.
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let plain = self.valid().fold_weight_norm();
         let config = self.config.to_json();
@@ -148,8 +150,8 @@ impl DacModel {
     /// - output: `[batch, hidden_size, frames]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for another number of channels, or fewer samples than a frame
-    /// needs.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for another number of
+    /// channels, or fewer samples than a frame needs.
     pub fn embeddings(&self, wave: Tensor<3>) -> Result<Tensor<3>> {
         check_wave(&wave, 1, least_samples(&self.config.downsampling_ratios))?;
         Ok(self.encoder.forward(wave))
@@ -174,8 +176,8 @@ impl DacModel {
     /// - output: `[batch, hidden_size, frames]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for more codebooks than the model has, no frames, or a code that
-    /// a codebook does not have.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for more codebooks than the
+    /// model has, no frames, or a code that a codebook does not have.
     pub fn dequantize(&self, codes: Tensor<3, Int>) -> Result<Tensor<3>> {
         check_codes(&codes, self.config.n_codebooks, self.config.codebook_size)?;
         Ok(self.quantizer.dequantize(codes))
