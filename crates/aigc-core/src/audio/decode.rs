@@ -5,7 +5,7 @@ use crate::{DataFault, Error, Result, fs::read_at_most};
 use std::path::Path;
 
 /// Reads a sound file. WAV always; FLAC, MP3, Ogg Vorbis and AIFF with the feature `audio-files`.
-/// The format is told by the content; the name of the file does not matter.
+/// The format is detected from the content of the file, not from its extension.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Data`] for another format, or a file that is broken.

@@ -136,8 +136,8 @@ fn whole(x: f32, bits: i32) -> i32 {
 /// The bytes of a WAV file.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the sound is empty, a sample is not finite, or a WAV file cannot
-/// hold so many samples or channels.
+/// [`Error::InvalidArgument`] if the sound is empty, a sample is not finite, or the number of
+/// samples or channels exceeds the limits of the WAV format.
 pub fn encode_wav(wave: &Waveform, format: WavFormat) -> Result<Vec<u8>> {
     ensure_argument(!wave.is_empty(), "wave", "empty", "at least one sample")?;
     let mut bytes = format.header(wave.num_channels(), wave.sample_rate(), wave.len() as u64)?;

@@ -19,7 +19,7 @@ use super::{Image, ImageShape, interleaved::area};
 use crate::{Error, Result, check::ensure_argument, rng::Rng};
 use image::{ExtendedColorType, GrayImage, ImageFormat, codecs::jpeg::JpegEncoder, imageops};
 
-/// Displaced by so many pixels, downwards and to the right; negative ones go up and to the left.
+/// Translates an image by a number of pixels, down and to the right; negative values up and left.
 /// Pixels at the border are repeated.
 ///
 /// # Errors

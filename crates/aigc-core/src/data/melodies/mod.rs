@@ -27,7 +27,7 @@ use crate::{
 /// Sixteenths of a beat.
 const STEPS_PER_BEAT: usize = 4;
 
-/// Part of its length that a note of the melody sounds, so that repeated ones are told apart.
+/// Sounding fraction of the length of a melody note; the gap separates repeated notes.
 const ARTICULATION: f64 = 0.95;
 
 /// A tone of the melody, in sixteenths.

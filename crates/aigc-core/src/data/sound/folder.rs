@@ -33,7 +33,7 @@ pub struct WaveFolderConfig {
     /// Number of samples of each sound: longer ones are cut, shorter ones padded with silence at
     /// the end. `None` keeps all lengths.
     pub length: Option<usize>,
-    /// Removes what is so many decibels quieter than the loudest part from both ends.
+    /// Trims silence at both ends: parts that are this number of decibels below the loudest frame.
     pub trim_silence: Option<f64>,
     /// Seed of the places that longer sounds are cut at in training, another one in each epoch;
     /// `None` cuts the middle out. Outside training, the middle is used.

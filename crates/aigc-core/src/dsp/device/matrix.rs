@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// A constant matrix on the devices that have asked for it.
+/// A constant matrix, cached on each device after its first use.
 #[derive(Clone, Default)]
 pub(in crate::dsp) struct Matrix(Arc<Mutex<Vec<(Device, Tensor<2>)>>>);
 

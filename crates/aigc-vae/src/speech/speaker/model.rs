@@ -27,11 +27,10 @@ const MAX_FRAMES: usize = 1 << 18;
 /// use aigc_core::{audio::{Vocoder, WavFormat, write_wav}, device::device, rng::Rng};
 /// use aigc_vae::speech::{Speaker, SpeakerOptions};
 ///
-/// # fn vocoder() -> Box<dyn Vocoder> { unimplemented!() }
-/// # fn main() -> aigc_core::Result<()> {
+/// # fn example(vocoder: &dyn Vocoder) -> aigc_core::Result<()> {
 /// let speaker = Speaker::from_pretrained("runs/speaker/final", &device("flex")?)?;
 /// let options = SpeakerOptions::default();
-/// let wave = speaker.speak("seven two", &options, &*vocoder(), &mut Rng::new(1))?;
+/// let wave = speaker.speak("seven two", &options, vocoder, &mut Rng::new(1))?;
 /// write_wav(&wave, "seven-two.wav", WavFormat::default())?;
 /// # Ok(()) }
 /// ```
