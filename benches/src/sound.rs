@@ -180,6 +180,9 @@ pub(crate) fn musicgen_small(device: &Device, clock: Clock) -> Result<()> {
     let config = MusicgenDecoderConfig::small();
     let model = config.init(device)?.init_weights(0);
     let width = config.text_hidden_size.context("a model that reads text")?;
+    // In PyTorch, the projection of the text, with a bias, is no part of the decoder.
+    let projection = (width + 1) * config.hidden_size;
+    assert_eq!(model.num_params() - projection, 419_584_000);
     let text = TextEmbeddings::new(draw(0, [1, 16, width], device));
     let condition = model.encode_condition(&ConditionInputs::text(text))?;
     let options = GenerationConfig {

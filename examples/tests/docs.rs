@@ -80,6 +80,14 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
             &["--steps", "3"]
         }
         ("restore", false) => &["--steps", "2", "--images", "2"],
+        ("effects", false) => &[
+            "--steps",
+            "3",
+            "--classifier-steps",
+            "3",
+            "--sampling-steps",
+            "2",
+        ],
         ("reproduce_paint", _) if arguments.contains(&"evaluate") => {
             &["--prompts", "4", "--neighbours", "20"]
         }

@@ -31,11 +31,11 @@ fuzz_target!(init: {
     // A note takes at least three bytes, and one of running status.
     assert!(music.notes.len() + music.drums.len() <= bytes.len());
     assert!(music.notes.iter().all(|note| note.start >= 0.0 && note.end > note.start));
-    // It has too many cells, or the cells of its notes.
+    // A roll of too many cells is an error; in another, notes may have become one.
     if let Ok(roll) = PianoRoll::from_notes(&music.notes, 0.1) {
         assert!(roll.to_notes(0).len() <= music.notes.len());
     }
-    // What has more programs than channels cannot be written.
+    // Notes of more programs than there are channels cannot be written.
     if let Ok(written) = music.encode() {
         match MidiFile::parse(&written) {
             Ok(again) => {

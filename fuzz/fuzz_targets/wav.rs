@@ -30,7 +30,7 @@ fuzz_target!(init: {
     }
 }, |bytes: &[u8]| {
     let found = decode_wav(bytes);
-    // What is a WAV file is told to be one.
+    // A WAV file is recognised by its content.
     assert!(found.is_err() || decode_audio(bytes.to_vec()) == found);
     let Ok(wave) = found else {
         return;
@@ -38,7 +38,8 @@ fuzz_target!(init: {
     assert!(!wave.is_empty() && wave.sample_rate() > 0);
     assert!(wave.num_channels() * wave.len() <= bytes.len());
     assert!(wave.channels().iter().flatten().all(|x| x.is_finite()));
-    // Four bytes for a sample of one: more channels than a frame of floats can have.
+    // Floats take four bytes where the file may have one, so that the frames of a sound of many
+    // channels may be too long to be written.
     if let Ok(written) = encode_wav(&wave, WavFormat::Float32) {
         assert_eq!(decode_wav(&written).expect("it is ours"), wave);
     }

@@ -6,13 +6,14 @@ RATE = 8000
 
 
 def recordings(folder, test):
-    """Samples and digits of a split, in the order of the names."""
+    """Samples, scaled to a peak of 0.95, and digits of a split, in the order of the names."""
     found = []
     for path in sorted(glob.glob(os.path.join(folder, "**", "*.wav"), recursive=True)):
         digit, _, index = os.path.basename(path)[:-4].split("_")
         if (int(index) < 5) == test:
             with wave.open(path) as file:
                 samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+            samples = samples / np.abs(samples).max() * 0.95
             found.append((torch.tensor(samples, dtype=torch.float32), int(digit)))
     return found
 

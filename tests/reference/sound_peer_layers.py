@@ -9,7 +9,7 @@ class Quantizer(nn.Module):
     """Stages of 256 codes, each for what those before it leave. Codes are means of their vectors
     in a moving average; the first ones are found by k-means, dead ones are replaced."""
 
-    def __init__(self, stages=4, rows=256, dim=64, decay=0.99, dead=0.03):
+    def __init__(self, stages=4, rows=256, dim=64, decay=0.9, dead=0.03):
         super().__init__()
         self.decay, self.dead, self.started = decay, dead, False
         self.codes, self.uses = torch.zeros(stages, rows, dim), torch.ones(stages, rows)

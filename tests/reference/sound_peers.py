@@ -11,9 +11,11 @@ RECORDINGS has FSDD's WAV files; indices below 5 are the test set. DIR is the `f
 `reproduce_sound classifier`, so that both sides are read by the same network; without it, nothing
 is read. Sizes, batches, losses, optimizers, schedules and averages of weights are ours; the order
 of the data and the initial weights are not. Networks are those of transformers (Encodec without
-its quantiser, HiFi-GAN) and diffusers (U-net); quantiser, discriminators and GPT are written here.
-Prints one JSON line; times are of training steps alone, medians. The number of clips that are
-measured is set by --clips, the number of samples of `mel` by --samples.
+its quantiser, HiFi-GAN) and diffusers (U-net); quantiser, HiFi-GAN with a harmonic source, discriminators
+and GPT are written here.
+Prints one JSON line; times are of training steps alone, medians. --network chooses the vocoder.
+The number of clips that are measured is set by --clips, the number of samples of `mel` by
+--samples.
 """
 import argparse, json, math, time
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -24,6 +26,7 @@ from sound_peer_clips import (
     RATE, RESOLUTIONS, Classifier, LogMel, distances, fitted, kept, recordings, share,
     stft_distance)
 from sound_peer_layers import Periods, Quantizer, Resolution
+from sound_peer_source import Generator, pitch_of, scaled
 from sound_peer_train import Average, order, train
 
 P = argparse.ArgumentParser()
@@ -31,6 +34,7 @@ P.add_argument("what", choices=["codec", "vocoder", "mel", "chorales"])
 P.add_argument("--data", required=True)
 P.add_argument("--classifier")
 P.add_argument("--steps", type=int)
+P.add_argument("--network", choices=["nsf", "hifi-gan"], default="nsf")
 P.add_argument("--critics-from", type=int, default=5000)
 P.add_argument("--clips", type=int, default=300)
 P.add_argument("--samples", type=int, default=300)
@@ -47,9 +51,10 @@ def codec(steps):
     config = EncodecConfig(
         target_bandwidths=[0.4, 0.8, 1.2, 1.6], sampling_rate=RATE, hidden_size=64,
         num_filters=16, upsampling_ratios=[8, 5, 4], num_lstm_layers=1, codebook_size=256)
-    encoder, decoder, quantizer = EncodecEncoder(config), EncodecDecoder(config), Quantizer()
+    encoder, decoder = scaled(EncodecEncoder(config)), scaled(EncodecDecoder(config))
+    quantizer = Quantizer()
     weights = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(weights, 1e-3, (0.8, 0.99))
+    optimizer = torch.optim.Adam(weights, 3e-3, (0.8, 0.99))
     clips = recordings(A.data, False)
     mels = [LogMel(n, n // 4, min(n // 8, 80)) for n in (64, 128, 256, 512, 1024)]
     batches = order(len(clips), 16)
@@ -84,27 +89,40 @@ def codec(steps):
                 **kept(A.classifier, decoded, originals))
 
 
-def vocoder(steps):
+def hifi_gan(mean, deviation):
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
-    generator = SpeechT5HifiGan(SpeechT5HifiGanConfig(
+    network = SpeechT5HifiGan(SpeechT5HifiGanConfig(
         model_in_dim=40, sampling_rate=RATE, upsample_initial_channel=64, upsample_rates=[4] * 3,
         upsample_kernel_sizes=[8] * 3, resblock_kernel_sizes=[3, 7],
-        resblock_dilation_sizes=[[1, 3]] * 2, normalize_before=False))
-    # PyTorch's own initial weights, as ours.
-    for module in generator.modules():
+        resblock_dilation_sizes=[[1, 3]] * 2, normalize_before=True))
+    network.mean.copy_(mean), network.scale.copy_(deviation)
+    for module in scaled(network).modules():
         if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
-            module.reset_parameters()
             weight_norm(module)
-    critics = nn.ModuleList([Periods(p) for p in (2, 3, 5)] + [Resolution(s) for s in RESOLUTIONS])
-    settings = dict(lr=5e-4, betas=(0.8, 0.99), weight_decay=0.01)
-    of_generator = torch.optim.AdamW(generator.parameters(), **settings)
-    of_critics = torch.optim.AdamW(critics.parameters(), **settings)
+    return network
+
+
+def vocoder(steps):
     clips, mel = recordings(A.data, False), LogMel(256, 64, 40)
+    all_mels = torch.cat([mel(x[None])[0] for x, _ in clips], 1)
+    statistics = all_mels.mean(1), all_mels.std(1)
+    with_source = A.network == "nsf"
+    network = Generator(*statistics) if with_source else hifi_gan(*statistics)
+    generator = network if with_source else lambda mel: network(mel.transpose(1, 2))
+    critics = nn.ModuleList([Periods(p) for p in (2, 3, 5)] + [Resolution(s) for s in RESOLUTIONS])
+    settings = dict(lr=2e-3, betas=(0.8, 0.99), weight_decay=0.01)
+    of_generator = torch.optim.AdamW(network.parameters(), **settings)
+    of_critics = torch.optim.AdamW(critics.parameters(), **settings)
     batches = order(len(clips), 16)
 
     def step(index):
         x = torch.stack([fitted(clips[i][0], 4000, True) for i in next(batches)])
-        y = generator(mel(x).transpose(1, 2))
+        spectra, own = mel(x), 0
+        if with_source:
+            pitch = pitch_of(x, 64)
+            y, own = generator(spectra, pitch), network.pitch_loss(spectra, pitch)
+        else:
+            y = generator(spectra)
         x = x[:, :y.shape[1]]
         if index >= A.critics_from:
             loss = 0
@@ -114,7 +132,7 @@ def vocoder(steps):
             of_critics.zero_grad()
             loss.backward()
             of_critics.step()
-        loss = 45 * F.l1_loss(mel(y), mel(x)) + 2.5 * stft_distance(y, x)
+        loss = 45 * F.l1_loss(mel(y), mel(x)) + 10 * stft_distance(y, x) + own
         if index >= A.critics_from:
             for critic in critics.requires_grad_(False):
                 with torch.no_grad():
@@ -129,18 +147,18 @@ def vocoder(steps):
         return loss.item()
 
     ms = train(step, steps, [of_generator, of_critics], 200)
-    for module in generator.modules():
-        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+    for module in network.modules():
+        if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")
-    generator.eval()
-    originals = [x[:RATE] for x, _ in recordings(A.data, True)[:A.clips]]
+    network.eval()
+    originals = [fitted(x, RATE)[:len(x)] for x, _ in recordings(A.data, True)[:A.clips]]
     with torch.no_grad():
-        mels = [mel(x[None]).transpose(1, 2) for x in originals]
+        mels = [mel(x[None]) for x in originals]
         generator(mels[0])
         began = time.perf_counter()
         found = [generator(m)[0] for m in mels]
         work = time.perf_counter() - began
-        floor = [mel.griffin_lim(m.transpose(1, 2))[0] for m in mels]
+        floor = [mel.griffin_lim(m)[0] for m in mels]
     ours, theirs = distances(found, originals), distances(floor, originals)
     return dict(ms=ms, rtf=work * RATE / sum(map(len, found)), ratio=ours["stft"] / theirs["stft"],
                 **ours, **kept(A.classifier, found, originals))

@@ -7,7 +7,7 @@
 use crate::{
     Result,
     check::{self, ensure},
-    data::ImageShape,
+    data::{ImageShape, SampleShape},
     nn::{Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, Initializer},
 };
 use burn::{
@@ -16,6 +16,15 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
+
+/// The outputs of one discriminator for a batch of samples.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Logits, `[batch, patches]`; a higher logit means that a sample or patch looks more real.
+    pub logits: Tensor<2>,
+    /// Values of each hidden layer, `[batch, values]`.
+    pub features: Vec<Tensor<2>>,
+}
 
 /// A network that distinguishes real samples from generated ones. `X` is the rank of a batch of
 /// samples: 4 for images.
@@ -49,6 +58,32 @@ pub trait SampleDiscriminator<const X: usize = 4>: Module + ModuleDisplay {
     fn features(&self, x: Tensor<X>, class: Option<Tensor<1, Int>>) -> Vec<Tensor<2>> {
         let _ = (x, class);
         Vec::new()
+    }
+
+    /// Logits and features of each of the discriminators that the network consists of, for losses
+    /// that are means over discriminators. By default there is one, and its logits and features are
+    /// computed one after the other; a network overrides this to compute both in one pass.
+    ///
+    /// # Shapes
+    /// - x and class: as for [`logits`](Self::logits)
+    ///
+    /// # Panics
+    /// As [`logits`](Self::logits).
+    fn verdicts(&self, x: Tensor<X>, class: Option<Tensor<1, Int>>) -> Vec<Verdict> {
+        vec![Verdict {
+            logits: self.logits(x.clone(), class.clone()),
+            features: self.features(x, class),
+        }]
+    }
+
+    /// Fails for samples of a shape that the network cannot process, too short a sound for
+    /// instance. By default it accepts all.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument).
+    fn check_sample(&self, shape: SampleShape) -> Result<()> {
+        let _ = shape;
+        Ok(())
     }
 }
 

@@ -25,6 +25,21 @@ pub struct ModelFiles<'a> {
     pub variant: Option<&'a str>,
 }
 
+impl ModelFiles<'static> {
+    /// A model of transformers, at the root.
+    pub const TRANSFORMERS: Self = Self {
+        directories: &[],
+        config_files: &["config.json"],
+        stems: &["model", "pytorch_model"],
+        variant: None,
+    };
+    /// A model of diffusers, at the root.
+    pub const DIFFUSERS: Self = Self {
+        stems: &["diffusion_pytorch_model"],
+        ..Self::TRANSFORMERS
+    };
+}
+
 impl ModelFiles<'_> {
     /// Downloads the files of `repo` at `revision` (a branch, a tag or a commit) that are not in
     /// the cache, and returns their directory. All files are of one commit. `check` validates the
@@ -172,8 +187,30 @@ fn lacks(hub: &Hub, repo: &str, what: &str) -> Error {
 /// `fn(&Hub, repo: &str, revision: &str, variant: Option<&str>, &mut ProgressFn<'_>) ->
 /// Result<PathBuf>`. The model has `from_pretrained` and `from_pretrained_with_variant`, which open
 /// that directory.
+///
+/// `config: C, files: F` in place of the function downloads `F`, a constant
+/// [`ModelFiles`](crate::hub_model::ModelFiles), and checks the configuration with
+/// `C::from_json(&str) -> Result<_>`.
 #[macro_export]
 macro_rules! hub_methods {
+    ($vis:vis config: $config:ty, files: $files:expr) => {
+        $crate::hub_methods!($vis Self::download);
+
+        /// Downloads the model's files of the hub, and returns their directory.
+        fn download(
+            hub: &$crate::hub::Hub,
+            repo: &str,
+            revision: &str,
+            variant: ::std::option::Option<&str>,
+            progress: &mut $crate::data::download::ProgressFn<'_>,
+        ) -> $crate::Result<::std::path::PathBuf> {
+            let files = $crate::hub_model::ModelFiles { variant, ..$files };
+            let check = |path: &::std::path::Path| {
+                $crate::json::read_file(path, |text| <$config>::from_json(text).map(drop))
+            };
+            files.snapshot(hub, repo, revision, check, progress)
+        }
+    };
     ($vis:vis $download:path) => {
         /// Opens a model of the Hugging Face hub by its name (`gpt2`, `organisation/name`) and
         /// revision (a branch, a tag or a commit); files that are not in the hub's cache are

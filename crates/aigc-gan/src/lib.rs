@@ -23,8 +23,8 @@
 //! `download`) opens one of the Hugging Face hub by its name. The literature on Wasserstein GANs
 //! calls the discriminator *critic*.
 //!
-//! [`vocoder`] turns log-mel spectrograms into sound: HiFi-GAN, UnivNet, and the discriminators
-//! that train them.
+//! [`vocoder`] turns log-mel spectrograms into sound: HiFi-GAN with and without a harmonic source,
+//! UnivNet, and the discriminators that train them.
 #![forbid(unsafe_code)]
 
 mod adversarial;

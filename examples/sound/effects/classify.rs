@@ -40,6 +40,27 @@ struct Saved {
     trainer: TrainerConfig,
 }
 
+/// Fails if `--classifier-steps` is given and is not the length that the classifier of `run` began
+/// with.
+///
+/// # Errors
+/// [`Error::InvalidArgument`]; errors of reading the settings of its training.
+pub(crate) fn check(args: &Args, run: &RunDir) -> Result<()> {
+    let dir = run.path().join(FOLDER);
+    let Some(given) = args.classifier_steps else {
+        return Ok(());
+    };
+    if !dir.join("config.json").is_file() {
+        return Ok(());
+    }
+    let saved = RunDir::open(&dir)?.config::<Saved>()?.trainer.max_steps;
+    if given as usize != saved {
+        let expected = format!("{saved}, with which the run began");
+        return Err(Error::argument("--classifier-steps", given, expected));
+    }
+    Ok(())
+}
+
 /// Trains the classifier in a directory of `run`; training that was interrupted goes on.
 ///
 /// # Errors
@@ -136,7 +157,7 @@ pub(crate) fn describe(
     Ok(Description::new(*images.config(), held_out, from_spectra))
 }
 
-/// How many sounds are read as the kinds that were asked for, one for each.
+/// Number of sounds that the classifier reads as their requested kind; one kind for each sound.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are no sounds, or one is not finite.

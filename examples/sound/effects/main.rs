@@ -3,8 +3,8 @@
 //!     cargo run --release -p aigc-examples-sound --example effects -- laser
 //!
 //! A diffusion model learns the log-mel spectra of eight kinds of sounds, as images; Griffin-Lim or
-//! a vocoder turns those that it draws into sound. A classifier of the same kinds counts how many
-//! are what was asked for. The first call trains; later calls use what it has learned.
+//! a vocoder turns those that it draws into sound. A classifier of the same kinds counts the
+//! sounds that it reads as the requested kind. The first call trains a model; later calls use it.
 //!
 //! Sounds and pictures have a record of the model, the seed and the settings that made them:
 //!
@@ -23,6 +23,7 @@ mod train;
 use aigc_core::{
     CancelToken, Error, burn::tensor::Device, data::effects::EffectKind, train::StartFrom,
 };
+use aigc_diffusion::ClassifierFreeGuidance;
 use aigc_examples::{RunOptions, is_stop, outln, stop_on_ctrl_c};
 use aigc_examples_sound::RunState;
 use anyhow::Result;
@@ -49,8 +50,8 @@ struct Args {
     /// written to --out, by default `sounds`.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A vocoder, HiFi-GAN or UnivNet, that reads exactly the mels of the model; by default
-    /// Griffin-Lim, which has no weights.
+    /// A vocoder, HiFi-GAN with or without a harmonic source or UnivNet, that reads exactly the
+    /// mels of the model; by default Griffin-Lim, which has no weights.
     #[arg(long, value_name = "DIR")]
     vocoder: Option<PathBuf>,
     /// Number of sounds of each kind that are written.
@@ -89,7 +90,7 @@ struct Args {
     run: RunOptions,
 }
 
-/// The kinds that are asked for.
+/// The requested kinds of sounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kinds(Vec<EffectKind>);
 
@@ -110,6 +111,8 @@ impl FromStr for Kinds {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    // A wrong scale would be noticed after the first steps of a training.
+    ClassifierFreeGuidance::new(args.guidance).validate()?;
     let device = args.run.device()?;
     let stop = stop_on_ctrl_c();
     let result = match &args.model {
@@ -136,6 +139,7 @@ fn of_model(args: &Args, model: &Path, device: &Device, stop: &CancelToken) -> R
         ("--size", args.size.is_some()),
         ("--width", args.width.is_some()),
         ("--clips", args.clips.is_some()),
+        ("--classifier-steps", args.classifier_steps.is_some()),
     ];
     if let Some((option, _)) = training.iter().find(|(_, given)| *given) {
         let expected = "no options of training with --model, which is not trained";
@@ -155,7 +159,10 @@ fn of_run(args: &Args, device: &Device, stop: &CancelToken) -> Result<()> {
     let state = RunState::find(
         &args.run,
         NAME,
-        |run| run.config::<Settings>()?.check(args),
+        |run| {
+            run.config::<Settings>()?.check(args)?;
+            classify::check(args, run)
+        },
         |run| model::is_complete(&model::dir(run)),
     )?;
     if let RunState::Finished(run) = &state {

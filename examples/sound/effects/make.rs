@@ -24,7 +24,7 @@ const BATCH: usize = 32;
 /// The share of sounds of the right kind that the model is meant to reach, in percent.
 const GOAL: f64 = 95.0;
 
-/// Makes sounds of the kinds that are asked for with the model in `dir`. Writes some of them to
+/// Makes sounds of the requested kinds with the model in `dir`. Writes some of them to
 /// `out`, and prints how many of all are of the right kind and how fast they were made.
 pub(crate) fn sounds(
     args: &Args,
@@ -123,8 +123,8 @@ impl Maker<'_> {
             .with_setting("mel_config", mel))
     }
 
-    /// Sounds of a kind, and how fast they were made. They do not depend on the other kinds that
-    /// are asked for.
+    /// Sounds of a kind, and how fast they were made. They do not depend on the other
+    /// requested kinds.
     fn make(&self, kind: EffectKind) -> aigc_core::Result<(Vec<Waveform>, Speed)> {
         let (args, pipeline) = (self.args, &self.model.pipeline);
         let count = args.count.max(args.eval_samples) as usize;

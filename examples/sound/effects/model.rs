@@ -16,12 +16,9 @@ use aigc_core::{
     data::effects::EffectKind,
     eval::{Proportion, sound_classifier::SoundClassifier},
     json,
-    weights::Loaded,
 };
-use aigc_diffusion::{
-    DpmMultistepScheduler, Pipeline, SigmaScheduleFlags, Thresholding, UNet2dModel,
-};
-use aigc_examples_sound::{MelImageConfig, MelImages};
+use aigc_diffusion::{Pipeline, UNet2dModel};
+use aigc_examples_sound::{MelImageConfig, MelImages, reported, spectrum_scheduler};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -50,22 +47,6 @@ pub(crate) fn invalidate(dir: &Path) -> Result<()> {
     match path.exists() {
         true => std::fs::remove_file(&path).map_err(Error::io(&path)),
         false => Ok(()),
-    }
-}
-
-/// DPM-Solver++ with the noise levels of Karras et al. Predictions are thresholded to the range of
-/// the spectra.
-pub(crate) fn scheduler() -> DpmMultistepScheduler {
-    DpmMultistepScheduler {
-        threshold: Thresholding {
-            thresholding: true,
-            ..Thresholding::default()
-        },
-        sigmas: SigmaScheduleFlags {
-            use_karras_sigmas: true,
-            ..SigmaScheduleFlags::default()
-        },
-        ..DpmMultistepScheduler::default()
     }
 }
 
@@ -176,7 +157,7 @@ impl EffectsModel {
         description: &Description,
     ) -> Result<()> {
         let labels = EffectKind::ALL.map(|kind| kind.name().to_string());
-        Pipeline::new(network, scheduler(), description.spectra.shape())?
+        Pipeline::new(network, spectrum_scheduler(), description.spectra.shape())?
             .with_labels(labels.to_vec())?
             .save_pretrained(dir)?;
         classifier.save_pretrained(dir.join(CLASSIFIER))?;
@@ -207,11 +188,4 @@ pub(crate) fn waves(
         })
     };
     samples.chunks_exact(time).map(wave).collect()
-}
-
-fn reported<T>(loaded: Loaded<T>) -> T {
-    for line in loaded.warnings() {
-        eprintln!("{line}");
-    }
-    loaded.into_inner()
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Args, NAME, classify, make,
-    model::{self, EffectsModel, scheduler, waves},
+    model::{self, EffectsModel, waves},
     settings::{EffectsConfig, Settings},
     spectra::{LENGTH, Part, SAMPLE_RATE},
 };
@@ -18,7 +18,7 @@ use aigc_core::{
 };
 use aigc_diffusion::{ClassifierFreeGuidance, DiffusionObjective, DiffusionSampler, UNet2dModel};
 use aigc_examples::{Gallery, after_training, complete, outln, unless_stopped};
-use aigc_examples_sound::{MelBatch, MelImages, RunState, collate_mels};
+use aigc_examples_sound::{MelBatch, MelImages, RunState, collate_mels, spectrum_scheduler};
 use anyhow::Result;
 
 /// Spectra of a batch.
@@ -111,10 +111,15 @@ impl Preview<'_> {
     fn write(&self, network: &UNet2dModel, at: &PreviewContext<'_>) -> aigc_core::Result<()> {
         let (args, config) = (self.args, self.images.config());
         let steps = args.sampling_steps as usize;
-        let sampler =
-            DiffusionSampler::new(network, &scheduler(), steps, config.shape(), self.device)?
-                .with_guidance(ClassifierFreeGuidance::new(args.guidance))
-                .with_cancel(self.stop.clone());
+        let sampler = DiffusionSampler::new(
+            network,
+            &spectrum_scheduler(),
+            steps,
+            config.shape(),
+            self.device,
+        )?
+        .with_guidance(ClassifierFreeGuidance::new(args.guidance))
+        .with_cancel(self.stop.clone());
         let mut samples = complete(sampler.class_grid(SHOWN, self.seed)?)?;
         let firsts = (0..samples.values.dims()[0])
             .step_by(SHOWN)

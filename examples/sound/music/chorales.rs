@@ -42,6 +42,8 @@ struct Convention {
     unit: &'static str,
     description: &'static str,
     steps_per_beat: f64,
+    /// Nats for a unit of test pieces that the model is meant to stay below.
+    goal: f64,
 }
 
 impl Convention {
@@ -52,12 +54,14 @@ impl Convention {
                 description: "convention B: quarters; the joint probability of a frame, whose \
                               notes come in ascending order, then its end",
                 steps_per_beat: 1.0,
+                goal: 6.2,
             },
             _ => Self {
                 unit: "note",
                 description: "convention C: sixteenths; four voices in the order S-A-T-B; held \
                               notes and silence count as notes",
                 steps_per_beat: 4.0,
+                goal: 0.42,
             },
         }
     }
@@ -127,6 +131,10 @@ fn finish(
             corpus.floors[index]
         );
     }
+    outln!(
+        "the goal is at most {} nats a {unit} of test pieces",
+        convention.goal
+    );
     if let Some((step, value)) = trained.best {
         outln!("best model: step {step}, valid {value:.4}");
     }

@@ -4,7 +4,7 @@ use crate::{
     model::NoteLm,
     notation::{Cursor, Notation},
 };
-use aigc_core::{CancelToken, Error, Result, check::ensure_argument, music::VOICES};
+use aigc_core::{CancelToken, Error, Result, check::ensure_argument, music::VOICES, rng::Rng};
 use aigc_examples::Progress;
 use aigc_text::{
     CausalLm, FinishReason, GenerationConfig, GenerationState, LogitsProcessor, TextGenerator,
@@ -29,7 +29,7 @@ pub(crate) struct SamplingOptions {
     pub(crate) top_k: Option<usize>,
 }
 
-/// A commission.
+/// What pieces are to be written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Commission {
     /// Number of pieces.
@@ -38,7 +38,7 @@ pub(crate) struct Commission {
     pub(crate) least_steps: usize,
     /// Most tokens of a piece.
     pub(crate) most_tokens: usize,
-    /// Seed of all of them.
+    /// Seed of all of them, of which those of batches and of windows are derived.
     pub(crate) seed: u64,
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn compose(
     let mut all = Composed::default();
     for first in (0..commission.pieces).step_by(BATCH) {
         let count = BATCH.min(commission.pieces - first);
-        let seed = commission.seed.wrapping_add(first as u64);
+        let seed = Rng::stream(commission.seed, "new pieces", first as u64).next_u64();
         let commission = Commission { seed, ..commission };
         let found = several(model, count, commission, options, stop)?;
         all.pieces.extend(found.pieces);
@@ -148,7 +148,7 @@ fn several(
         };
         let config = options.config(start, context.min(most - first));
         let drawn = TextGenerator::new(model, config)?
-            .with_seed(commission.seed ^ ((first as u64) << 32))
+            .with_seed(Rng::stream(commission.seed, "window of pieces", first as u64).next_u64())
             .with_cancel(stop.clone())
             .with_logits_processor(grammar)
             .generate(&prompts)?;

@@ -63,9 +63,9 @@ impl Block {
     }
 
     /// Applies the block to whole sequences, `[batch, time, width]`.
-    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>, rotation: &Rotation) -> Tensor<3> {
         let qkv = self.c_attn.forward(self.ln_1.forward(x.clone()));
-        let attended = self.heads.forward(rotated(qkv, self.heads.n_head, 0));
+        let attended = self.heads.forward(rotation.apply(qkv));
         self.after_attention(x, attended)
     }
 
@@ -73,12 +73,13 @@ impl Block {
     pub(crate) fn forward_cached(
         &self,
         x: Tensor<3>,
+        rotation: &Rotation,
         layer: usize,
         cache: &mut dyn Cache,
         mask: Option<Tensor<4, Bool>>,
     ) -> Tensor<3> {
         let qkv = self.c_attn.forward(self.ln_1.forward(x.clone()));
-        let qkv = rotated(qkv, self.heads.n_head, cache.len());
+        let qkv = rotation.apply(qkv);
         let attended = self.heads.forward_cached(qkv, layer, cache, mask);
         self.after_attention(x, attended)
     }
@@ -89,37 +90,59 @@ impl Block {
     }
 }
 
-/// Rotates pairs of channels of every query and key by the angles `position · θ^(−2i/d)` of rotary
-/// embeddings (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), for positions from `first` on.
-/// Heads stay side by side: exchanged axes would be copied.
-///
-/// # Shapes
-/// - qkv and output: `[batch, time, 3·heads·d]`, d even
-fn rotated(qkv: Tensor<3>, heads: usize, first: usize) -> Tensor<3> {
-    let ([batch, time, width], device) = (qkv.dims(), qkv.device());
-    let d = width / (3 * heads);
-    let pairs = d / 2;
-    let each = qkv.reshape([batch, time, 3 * heads, d]);
-    let turned = each.clone().narrow(2, 0, 2 * heads);
-    let (a, b) = (
-        turned.clone().narrow(3, 0, pairs),
-        turned.narrow(3, pairs, pairs),
-    );
-    let [cos, sin] = [f64::cos, f64::sin].map(|of| {
-        let angle = |at: usize, i: usize| {
-            let frequency = THETA.powf(-(i as f64) / pairs as f64);
-            of((first + at) as f64 * frequency) as f32
+/// Rotary positions of the tokens of a forward pass, which all blocks share (Su et al. 2021,
+/// <https://arxiv.org/abs/2104.09864>).
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    /// Cosines for every query and key, `[1, time, 2·heads, d/2]`.
+    cos: Tensor<4>,
+    /// The sines of the same angles.
+    sin: Tensor<4>,
+}
+
+impl Rotation {
+    /// The angles `position · θ^(−2i/d)` of `time` positions from `first` on. They are repeated for
+    /// each head: broadcasting over heads is slower.
+    pub(crate) fn new(config: &NoteLmConfig, first: usize, time: usize, device: &Device) -> Self {
+        let heads = config.n_head;
+        let pairs = config.n_embd / heads / 2;
+        let table = |of: fn(f64) -> f64| {
+            let angle = |at: usize, i: usize| {
+                let frequency = THETA.powf(-(i as f64) / pairs as f64);
+                of((first + at) as f64 * frequency) as f32
+            };
+            let rows = (0..time).flat_map(|at| {
+                let row: Vec<f32> = (0..pairs).map(|i| angle(at, i)).collect();
+                row.repeat(2 * heads)
+            });
+            let values = TensorData::new(rows.collect::<Vec<_>>(), [1, time, 2 * heads, pairs]);
+            Tensor::<4>::from_data(values, device)
         };
-        let rows = (0..time).flat_map(|at| {
-            let row: Vec<f32> = (0..pairs).map(|i| angle(at, i)).collect();
-            row.repeat(2 * heads)
-        });
-        let values = TensorData::new(rows.collect::<Vec<_>>(), [1, time, 2 * heads, pairs]);
-        Tensor::<4>::from_data(values, &device)
-    });
-    let real = a.clone() * cos.clone() - b.clone() * sin.clone();
-    let imaginary = b * cos + a * sin;
-    let turned = Tensor::cat(vec![real, imaginary], 3);
-    let values = each.narrow(2, 2 * heads, heads);
-    Tensor::cat(vec![turned, values], 2).reshape([batch, time, width])
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+        }
+    }
+
+    /// Rotates pairs of channels of every query and key by the angles of its position. Heads stay
+    /// side by side: exchanged axes would be copied.
+    ///
+    /// # Shapes
+    /// - qkv and output: `[batch, time, 3·heads·d]`
+    pub(crate) fn apply(&self, qkv: Tensor<3>) -> Tensor<3> {
+        let [batch, time, width] = qkv.dims();
+        let [_, _, turned, pairs] = self.cos.dims();
+        let heads = turned / 2;
+        let each = qkv.reshape([batch, time, 3 * heads, 2 * pairs]);
+        let turned = each.clone().narrow(2, 0, 2 * heads);
+        let (a, b) = (
+            turned.clone().narrow(3, 0, pairs),
+            turned.narrow(3, pairs, pairs),
+        );
+        let real = a.clone() * self.cos.clone() - b.clone() * self.sin.clone();
+        let imaginary = b * self.cos.clone() + a * self.sin.clone();
+        let turned = Tensor::cat(vec![real, imaginary], 3);
+        let values = each.narrow(2, 2 * heads, heads);
+        Tensor::cat(vec![turned, values], 2).reshape([batch, time, width])
+    }
 }

@@ -66,9 +66,9 @@ pub(crate) struct Args {
     /// Folder of MusicGen in the layout of transformers.
     #[arg(
         long, value_name = "FOLDER",
-        conflicts_with_all = ["data", "layers", "heads", "width", "context", "dropout", "batch",
-                              "learning_rate", "steps", "minutes", "save_steps", "resume",
-                              "resume_at"]
+        conflicts_with_all = ["data", "pieces", "files", "layers", "heads", "width", "context",
+                              "dropout", "batch", "learning_rate", "steps", "minutes",
+                              "save_steps", "resume", "resume_at"]
     )]
     model: Option<PathBuf>,
     /// What the music is like; without it, the model is told nothing.

@@ -1,7 +1,7 @@
 //! A GPT that knows the place of every note.
 
 use crate::{
-    layers::Block,
+    layers::{Block, Rotation},
     notation::{BEATS, Notation, Place, SLOTS},
 };
 use aigc_core::{
@@ -137,7 +137,11 @@ impl NoteLm {
     /// - output: `[batch, time, vocabulary]`
     pub(crate) fn forward_at(&self, tokens: Tensor<2, Int>, places: &[Place]) -> Tensor<3> {
         let x = self.embed(tokens, places);
-        let x = self.h.iter().fold(x, |x, block| block.forward(x));
+        let rotation = Rotation::new(&self.config, 0, x.dims()[1], &x.device());
+        let x = self
+            .h
+            .iter()
+            .fold(x, |x, block| block.forward(x, &rotation));
         self.lm_head(self.ln_f.forward(x))
     }
 
@@ -201,8 +205,9 @@ impl CausalLm for NoteLm {
         let places = self.places(&sequences, batch, time);
         let mask = cache.padding_mask(time, n_head, &device);
         let mut x = self.embed(tokens, &places);
+        let rotation = Rotation::new(&self.config, cache.len(), time, &x.device());
         for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward_cached(x, layer, cache, mask.clone());
+            x = block.forward_cached(x, &rotation, layer, cache, mask.clone());
         }
         cache.advance(time);
         self.ln_f.forward(x)

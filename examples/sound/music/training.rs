@@ -8,7 +8,7 @@ use crate::{
     windows::{NoteBatch, Windows},
 };
 use aigc_core::{
-    CancelToken, Result,
+    CancelToken, Error, Result,
     burn::{module::Module, tensor::Device},
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig},
@@ -89,25 +89,34 @@ impl<'a> Job<'a> {
     /// The settings of the command line, or those of the run that is resumed.
     ///
     /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) for values out of range;
-    /// [`Error::Run`](aigc_core::Error::Run) without a run to resume.
+    /// [`Error::Config`] for values out of range; [`Error::Run`] without a run to resume;
+    /// [`Error::InvalidArgument`] for another seed, or data, than those that a run began with.
     pub(crate) fn new(args: &'a Args, stop: CancelToken) -> Result<Self> {
         let device = args.run.device()?;
-        let (run, mut settings) = match args.run.start() {
-            StartFrom::Fresh => (None, usual(args.notation(), args)),
-            _ => {
-                let run = args.run.existing_run(NAME)?;
-                let settings: Settings = run.config()?;
-                args.run.check_seed(settings.trainer.seed)?;
-                (Some(run), settings)
+        let run = match args.run.start() {
+            StartFrom::Fresh => None,
+            _ => Some(args.run.existing_run(NAME)?),
+        };
+        // A run that was killed before it wrote its settings starts with the given ones.
+        let begun = run.as_ref().filter(|run| run.config_path().exists());
+        let mut settings = match begun {
+            None => usual(args.notation(), args),
+            Some(run) => {
+                let saved: Settings = run.config()?;
+                args.run.check_seed(saved.trainer.seed)?;
+                saved
             }
         };
         args.model_options.change(&mut settings);
         if args.grid.is_some() {
             settings.model.notation = args.notation();
         }
-        if args.data.is_some() {
-            settings.data.path.clone_from(&args.data);
+        if let Some(data) = &args.data {
+            if settings.model.notation == Notation::Melodies {
+                let expected = "left out: the run began with melodies of the grammar";
+                return Err(Error::argument("--data", data.display(), expected));
+            }
+            settings.data.path = Some(data.clone());
         }
         settings.model.validate()?;
         args.sampling.check(settings.model.notation)?;

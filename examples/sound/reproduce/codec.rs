@@ -1,13 +1,12 @@
 //! Training of a codec.
 
 use crate::{
-    fsdd::{
-        BATCH, CROP, Clip, DIGITS, DataOptions, Fsdd, Label, RATE, Split, one_of_each_digit, spoken,
-    },
+    fsdd::{BATCH, CROP, DataOptions, Label, RATE, SpokenDigit, one_of_each_digit, spoken},
     listen,
     measures::{Goal, Measure, Report},
     reader::{Reader, right},
     resynthesis::{Distances, griffin_lim, vocoder_mel, waves_of},
+    runs::given_or_newest,
     size::Size,
 };
 use aigc_core::{
@@ -22,7 +21,7 @@ use aigc_core::{
     train::{LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{Progress, RunOptions, after_training};
-use aigc_examples_sound::{SoundGallery, Speed};
+use aigc_examples_sound::{SoundGallery, Speed, reported};
 use aigc_gan::vocoder::WaveDiscriminators;
 use aigc_vae::codec::{
     AdversarialCodec, AdversarialCodecConfig, AdversarialCodecObjective, CodecLossConfig,
@@ -55,9 +54,9 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// Learning rate after warm-up.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 3e-3)]
     rate: f64,
-    /// Most test clips that are measured.
+    /// Most test clips that are measured, at equal distances among all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     clips: Option<u32>,
     #[command(flatten)]
@@ -71,39 +70,41 @@ const CRITICS_NAME: &str = "sound-codec-critics";
 /// Folder of the codec in a run.
 const FOLDER: &str = "codec";
 
-/// Opens the codec in a directory, or that of the newest run without discriminators.
+/// The given directory of a codec, or that of the newest run without discriminators.
+///
+/// # Errors
+/// As for [`given_or_newest`].
+pub(crate) fn folder(given: Option<&Path>) -> Result<PathBuf> {
+    given_or_newest(given, NAME, FOLDER)
+}
+
+/// Opens the codec in a directory.
 ///
 /// # Errors
 /// Those of opening.
-pub(crate) fn open(dir: Option<&Path>, device: &Device) -> Result<EncodecModel> {
-    let dir = match dir {
-        Some(dir) => dir.to_path_buf(),
-        None => RunDir::open_latest(Path::new("runs").join(NAME))?
-            .path()
-            .join(FOLDER),
-    };
-    let codec = EncodecModel::from_pretrained(dir, device)?.into_inner();
+pub(crate) fn open(dir: &Path, device: &Device) -> Result<EncodecModel> {
+    let codec = reported(EncodecModel::from_pretrained(dir, device)?);
     Ok(codec.fold_weight_norm())
 }
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let (device, seed) = (options.run.device()?, options.run.seed);
     let fsdd = options.data.open()?;
-    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, DIGITS, &device)?;
+    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, &fsdd, &device)?;
+    let clips = fsdd.compared(options.clips)?;
     let config = options.size.codec();
     let trainer = options.run.config(TrainerConfig {
         seed,
         learning_rate: options.rate,
         lr_schedule: LrSchedule::cosine(200),
         optimizer: OptimizerConfig::adam(0.8, 0.99),
-        ..TrainerConfig::new(6_000)
+        ..TrainerConfig::new(15_000)
     })?;
     let loader = fsdd.loader(Label::Digit, CROP, options.batch as usize, seed)?;
     let codec = config.init(&device)?;
     let evaluation = Evaluation {
-        fsdd: &fsdd,
         reader: &reader,
-        clips: options.clips.map_or(usize::MAX, |clips| clips as usize),
+        clips: &clips,
         device: &device,
         seed,
         stop: &stop,
@@ -149,10 +150,9 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
 
 /// What the evaluation of a codec needs.
 struct Evaluation<'a> {
-    fsdd: &'a Fsdd,
     reader: &'a Reader,
-    /// Most test clips.
-    clips: usize,
+    /// Test clips.
+    clips: &'a [SpokenDigit],
     device: &'a Device,
     seed: u64,
     stop: &'a CancelToken,
@@ -171,11 +171,10 @@ impl Evaluation<'_> {
     fn finish(&self, codec: EncodecModel, mut report: Report, run: &RunDir) -> Result<()> {
         codec.save_pretrained(run.path().join(FOLDER))?;
         let codec = codec.fold_weight_norm();
-        let mut clips = self.fsdd.clips(Split::Test)?;
-        clips.truncate(self.clips);
-        let originals = spoken(&clips)?;
+        let clips = self.clips;
+        let originals = spoken(clips)?;
         let progress = Progress::new("test clips", 2 * clips.len(), self.stop);
-        let decoded = self.decode(&codec, &clips, &progress)?;
+        let decoded = self.decode(&codec, clips, &progress)?;
         let floor = griffin_lim(vocoder_mel(), &originals, &progress)?;
         drop(progress);
         let read = self.reader.read(&originals)?;
@@ -231,7 +230,7 @@ impl Evaluation<'_> {
         let factor = decoded.speed.real_time_factor();
         report.push(Measure::new("real-time factor", factor, clips.len()));
 
-        let shown = one_of_each_digit(&clips);
+        let shown = one_of_each_digit(clips);
         let shown_digits: Vec<u32> = shown.iter().map(|index| digits[*index]).collect();
         let of = |waves: &[Waveform]| -> Vec<Waveform> {
             shown.iter().map(|index| waves[*index].clone()).collect()
@@ -253,7 +252,12 @@ impl Evaluation<'_> {
     }
 
     /// Encodes and decodes clips.
-    fn decode(&self, codec: &EncodecModel, clips: &[Clip], progress: &Progress) -> Result<Decoded> {
+    fn decode(
+        &self,
+        codec: &EncodecModel,
+        clips: &[SpokenDigit],
+        progress: &Progress,
+    ) -> Result<Decoded> {
         let mut all = Decoded::default();
         for part in clips.chunks(BATCH) {
             let waves = batch_of(part, self.device);
@@ -278,7 +282,7 @@ impl Evaluation<'_> {
 }
 
 /// Clips of a second as a batch, `[batch, 1, time]`.
-pub(crate) fn batch_of(clips: &[Clip], device: &Device) -> Tensor<3> {
+pub(crate) fn batch_of(clips: &[SpokenDigit], device: &Device) -> Tensor<3> {
     let sounds: Vec<Sound> = clips.iter().map(|clip| clip.sound.clone()).collect();
     collate_sounds(sounds).to_tensor(device)
 }

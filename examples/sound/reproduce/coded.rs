@@ -2,7 +2,7 @@
 
 use crate::{
     codec::batch_of,
-    fsdd::{BATCH, Clip},
+    fsdd::{BATCH, SpokenDigit},
 };
 use aigc_core::{
     CancelToken, Result,
@@ -24,7 +24,7 @@ const GAIN: f64 = 1.5;
 /// once, so that training reads them from memory.
 pub(crate) fn versions(
     codec: &EncodecModel,
-    clips: &[Clip],
+    clips: &[SpokenDigit],
     versions: u64,
     seed: u64,
     device: &Device,
@@ -35,7 +35,7 @@ pub(crate) fn versions(
     for version in 0..versions {
         let mut rng = Rng::stream(seed, "versions of clips", version);
         for part in clips.chunks(BATCH) {
-            let part: Vec<Clip> = match version {
+            let part: Vec<SpokenDigit> = match version {
                 0 => part.to_vec(),
                 _ => part
                     .iter()
@@ -50,7 +50,7 @@ pub(crate) fn versions(
 }
 
 /// A clip that begins later, and is louder or quieter.
-fn changed(clip: &Clip, rng: &mut Rng) -> Result<Clip> {
+fn changed(clip: &SpokenDigit, rng: &mut Rng) -> Result<SpokenDigit> {
     let delay = rng.random_index(DELAY);
     let power = 2.0 * f64::from(rng.uniform_vec(1, 0.0, 1.0)[0]) - 1.0;
     let gain = GAIN.powf(power) as f32;
@@ -62,24 +62,26 @@ fn changed(clip: &Clip, rng: &mut Rng) -> Result<Clip> {
             .iter()
             .map(|sample| gain * sample),
     );
-    Ok(Clip {
+    Ok(SpokenDigit {
         sound: Sound {
             wave: Waveform::mono(samples, wave.sample_rate())?,
             len: (clip.sound.len + delay).min(length),
             label: clip.sound.label,
         },
-        ..*clip
+        digit: clip.digit,
+        speaker: clip.speaker,
+        path: clip.path.clone(),
     })
 }
 
 /// The codes of clips, with their digits and speakers.
 pub(crate) fn encode(
     codec: &EncodecModel,
-    clips: &[Clip],
+    clips: &[SpokenDigit],
     device: &Device,
 ) -> Result<Vec<CodesItem>> {
     let codes = codec.encode(batch_of(clips, device))?;
-    let item = |(row, clip): (usize, &Clip)| {
+    let item = |(row, clip): (usize, &SpokenDigit)| {
         let codes = codes.clone().narrow(0, row, 1).squeeze_dim::<2>(0);
         CodesItem::from_tensor(codes).with_classes(vec![clip.digit, clip.speaker])
     };

@@ -3,7 +3,10 @@
 use crate::{
     codec::{self, batch_of},
     coded::{encode, versions},
-    fsdd::{BATCH, Clip, DIGITS, DataOptions, Fsdd, Label, SECOND, Split, loader_config, spoken},
+    fsdd::{
+        BATCH, DIGITS, DataOptions, Fsdd, Label, Record, SECOND, Split, SpokenDigit, loader_config,
+        spoken,
+    },
     listen,
     measures::{Goal, Measure, Report},
     reader::{INCEPTION, Reader, largest_share, right, scores},
@@ -20,7 +23,7 @@ use aigc_core::{
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{Progress, RunOptions, after_training};
-use aigc_examples_sound::SoundGallery;
+use aigc_examples_sound::{SoundGallery, Speed, hash_weights};
 use aigc_text::{
     FinishReason, GenerationConfig,
     music::{
@@ -30,7 +33,11 @@ use aigc_text::{
 };
 use aigc_vae::codec::EncodecModel;
 use clap::Args;
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// Options of `codes`.
 #[derive(Debug, Args)]
@@ -78,14 +85,30 @@ const FOLDER: &str = "decoder";
 /// Share of the training clips whose digit and speaker are not told.
 const DROPOUT: f64 = 0.1;
 
+/// The record of the data in a run: a resumed run must have the same codes.
+#[derive(Debug, Serialize, Deserialize)]
+struct DataRecord {
+    #[serde(flatten)]
+    recordings: Record,
+    /// Hash of the weights of the codec.
+    codec: Option<String>,
+    /// Versions of each training clip.
+    versions: u32,
+}
+
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let (device, seed) = (options.run.device()?, options.run.seed);
     let fsdd = options.data.open()?;
-    let (digit, speaker) = (Label::Digit, Label::Speaker);
-    let digits = Reader::open(options.classifier.as_deref(), digit, DIGITS, &device)?;
+    let digits = Reader::open(options.classifier.as_deref(), Label::Digit, &fsdd, &device)?;
     let directory = options.speaker_classifier.as_deref();
-    let speakers = Reader::open(directory, speaker, fsdd.speakers(), &device)?;
-    let codec = codec::open(options.codec.as_deref(), &device)?;
+    let speakers = Reader::open(directory, Label::Speaker, &fsdd, &device)?;
+    let codec_dir = codec::folder(options.codec.as_deref())?;
+    let codec = codec::open(&codec_dir, &device)?;
+    let record = DataRecord {
+        recordings: fsdd.record().clone(),
+        codec: hash_weights(&[&codec_dir])?,
+        versions: options.versions,
+    };
     let config = MusicgenDecoderConfig {
         vocab_size: codec.codebook_size(),
         num_codebooks: codec.num_codebooks(),
@@ -102,6 +125,8 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     })?;
     let objective = MultiStreamObjective::new(DROPOUT)?;
     let network = config.init(&device)?;
+    // Wrong options of sampling would be noticed after the training.
+    generator(options, &network, codec.hop_length())?;
     let train = fsdd.clips(Split::Train)?;
     let items = versions(
         &codec,
@@ -118,7 +143,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .run
         .trainer(trainer, stop.clone(), 50)
         .with_model_config(&config)?
-        .with_data_config(fsdd.record())?
+        .with_data_config(&record)?
         .fit(objective, network, &loader, &run)?;
     after_training(trained, &run, &stop, |trained| {
         trained.model.save_pretrained(run.path().join(FOLDER))?;
@@ -130,6 +155,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             digits: &digits,
             speakers: &speakers,
             codec: &codec,
+            codec_dir: &codec_dir,
             device: &device,
             stop: &stop,
         };
@@ -137,14 +163,35 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     })
 }
 
+/// What generates a second of sound by the options.
+///
+/// # Errors
+/// [`Error::Config`] naming an option of sampling that is out of range.
+fn generator<'a>(
+    options: &Options,
+    model: &'a MusicgenDecoder,
+    hop_length: usize,
+) -> Result<MultiStreamGenerator<'a, MusicgenDecoder>> {
+    let frames = SECOND.div_ceil(hop_length);
+    let config = GenerationConfig {
+        do_sample: true,
+        temperature: options.temperature,
+        top_k: 250,
+        max_new_tokens: Some(model.delay_pattern().steps(frames)),
+        ..GenerationConfig::default()
+    };
+    MultiStreamGenerator::new(model, config)?.with_guidance_scale(options.guidance)
+}
+
 /// What the evaluation of a model of codes needs.
 struct Evaluation<'a> {
     options: &'a Options,
     fsdd: &'a Fsdd,
-    train: &'a [Clip],
+    train: &'a [SpokenDigit],
     digits: &'a Reader,
     speakers: &'a Reader,
     codec: &'a EncodecModel,
+    codec_dir: &'a Path,
     device: &'a Device,
     stop: &'a CancelToken,
 }
@@ -153,7 +200,7 @@ impl Evaluation<'_> {
     fn finish(&self, model: &MusicgenDecoder, mut report: Report, run: &RunDir) -> Result<()> {
         let test = self.fsdd.clips(Split::Test)?;
         let (digits, speakers) = self.classes();
-        let waves = self.generate(model, &digits, &speakers)?;
+        let (waves, speed) = self.generate(model, &digits, &speakers)?;
         let read = self.digits.read(&waves)?;
         let (of_digits, of_speakers): (Vec<u32>, Vec<u32>) =
             test.iter().map(|clip| (clip.digit, clip.speaker)).unzip();
@@ -197,9 +244,11 @@ impl Evaluation<'_> {
         )?);
         report.extend(scores("training clips", &real, &real, seed)?);
         report.push(self.nats(model, &test)?);
+        let factor = speed.real_time_factor();
+        report.push(Measure::new("real-time factor", factor, waves.len()));
 
         let made = SoundGallery::new("tokens of a codec", NAME)
-            .with_weights(&[run.path().join(FOLDER)])?
+            .with_weights(&[run.path().join(FOLDER), self.codec_dir.to_path_buf()])?
             .with_seed(seed)
             .with_setting("guidance_scale", self.options.guidance)
             .with_setting("temperature", self.options.temperature);
@@ -215,23 +264,16 @@ impl Evaluation<'_> {
         (0..self.options.samples as usize).map(pair).unzip()
     }
 
-    /// Generates a second of sound of each pair.
+    /// Generates a second of sound of each pair. The time is that of tokens and sound.
     fn generate(
         &self,
         model: &MusicgenDecoder,
         digits: &[u32],
         speakers: &[u32],
-    ) -> Result<Vec<Waveform>> {
+    ) -> Result<(Vec<Waveform>, Speed)> {
         let options = self.options;
         let progress = Progress::new("generated sounds", digits.len(), self.stop);
-        let frames = SECOND.div_ceil(self.codec.hop_length());
-        let config = GenerationConfig {
-            do_sample: true,
-            temperature: options.temperature,
-            top_k: 250,
-            max_new_tokens: Some(model.delay_pattern().steps(frames)),
-            ..GenerationConfig::default()
-        };
+        let (began, hop_length) = (Instant::now(), self.codec.hop_length());
         let mut waves = Vec::with_capacity(digits.len());
         let parts = digits.chunks(BATCH).zip(speakers.chunks(BATCH));
         for (part, (digits, speakers)) in parts.enumerate() {
@@ -241,8 +283,7 @@ impl Evaluation<'_> {
                 .collect();
             let condition = model.encode_condition(&ConditionInputs::classes(classes))?;
             let seed = Rng::stream(options.run.seed, "generated codes", part as u64).next_u64();
-            let codes = MultiStreamGenerator::new(model, config.clone())?
-                .with_guidance_scale(options.guidance)?
+            let codes = generator(options, model, hop_length)?
                 .with_seed(seed)
                 .with_cancel(self.stop.clone())
                 .generate(digits.len(), condition.as_ref())?;
@@ -254,11 +295,12 @@ impl Evaluation<'_> {
             waves.extend(waves_of(&decoded.reshape([batch, time]), None)?);
             progress.add(batch)?;
         }
-        Ok(waves)
+        let seconds = waves.iter().map(Waveform::seconds).sum();
+        Ok((waves, Speed::since(began, seconds)))
     }
 
     /// Clips that the codec has encoded and decoded.
-    fn coded(&self, clips: &[Clip]) -> Result<Vec<Waveform>> {
+    fn coded(&self, clips: &[SpokenDigit]) -> Result<Vec<Waveform>> {
         let mut waves = Vec::with_capacity(clips.len());
         for part in clips.chunks(BATCH) {
             let codes = self.codec.encode(batch_of(part, self.device))?;
@@ -271,13 +313,15 @@ impl Evaluation<'_> {
     }
 
     /// The cross-entropy of the codes of test clips.
-    fn nats(&self, model: &MusicgenDecoder, test: &[Clip]) -> Result<Measure> {
+    fn nats(&self, model: &MusicgenDecoder, test: &[SpokenDigit]) -> Result<Measure> {
+        let progress = Progress::new("codes of test clips", test.len(), self.stop);
         let mut values = Vec::with_capacity(test.len());
         for clip in test {
             let batch =
                 CodesBatch::collate(encode(self.codec, std::slice::from_ref(clip), self.device)?);
             let nats = multi_stream_loss(model, &batch, None, self.device)?;
             values.push(f64::from(nats.mean().into_scalar::<f32>()));
+            progress.add(1)?;
         }
         Measure::mean("nats a code of test clips", &values)
     }

@@ -4,20 +4,15 @@ use aigc_core::{
     DataFault, Error, Result,
     audio::Waveform,
     data::{
-        DataLoader, DataLoaderConfig, Dataset,
-        sound::{
-            DigitName, Sound, SoundBatch, WaveFolder, WaveFolderConfig, collate_sounds,
-            digit_of_name,
-        },
+        DataLoader, DataLoaderConfig,
+        sound::{SoundBatch, WaveFolder, WaveFolderConfig, collate_sounds},
     },
-    weights::hash_files,
 };
-use clap::{Args, ValueEnum};
+pub(crate) use aigc_examples_sound::{Label, Split, SpokenDigit};
+use aigc_examples_sound::{SpokenDigits, spread};
+use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 /// Samples per second.
 pub(crate) const RATE: u32 = 8000;
@@ -29,6 +24,8 @@ pub(crate) const CROP: usize = 4000;
 pub(crate) const DIGITS: usize = 10;
 /// Clips that are processed at once outside training.
 pub(crate) const BATCH: usize = 50;
+/// Fewest samples of a clip that is compared with its original: the longest window of the spectra.
+const SHORTEST: usize = 512;
 /// Threads that read clips and compute their spectra.
 const WORKERS: usize = 1;
 
@@ -41,58 +38,28 @@ pub(crate) struct DataOptions {
     data: PathBuf,
 }
 
-/// What a clip is labelled with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Label {
-    /// The digit that is spoken.
-    Digit,
-    /// Who speaks.
-    Speaker,
-}
-
-/// A part of the recordings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Split {
-    Train,
-    Test,
-}
-
 /// The record of the data in a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     path: PathBuf,
     fingerprint: String,
-    speakers: Vec<String>,
+    pub(crate) speakers: Vec<String>,
 }
 
 /// Recordings of digits by several speakers.
 #[derive(Clone, Debug)]
 pub(crate) struct Fsdd {
+    digits: SpokenDigits,
     record: Record,
 }
 
-/// A clip of a second, padded with silence.
-#[derive(Clone, Debug)]
-pub(crate) struct Clip {
-    pub(crate) sound: Sound,
-    pub(crate) digit: u32,
-    pub(crate) speaker: u32,
-}
-
-impl Clip {
-    /// The recording without what it is padded with.
-    pub(crate) fn spoken(&self) -> Result<Waveform> {
-        self.sound.wave.slice(0, self.sound.len)
-    }
-}
-
 /// The recordings of clips, without what they are padded with.
-pub(crate) fn spoken(clips: &[Clip]) -> Result<Vec<Waveform>> {
-    clips.iter().map(Clip::spoken).collect()
+pub(crate) fn spoken(clips: &[SpokenDigit]) -> Result<Vec<Waveform>> {
+    clips.iter().map(SpokenDigit::spoken).collect()
 }
 
 /// The first clip of every digit that occurs, in the order of the digits.
-pub(crate) fn one_of_each_digit(clips: &[Clip]) -> Vec<usize> {
+pub(crate) fn one_of_each_digit(clips: &[SpokenDigit]) -> Vec<usize> {
     let first = |digit: usize| clips.iter().position(|clip| clip.digit as usize == digit);
     (0..DIGITS).filter_map(first).collect()
 }
@@ -101,45 +68,21 @@ impl DataOptions {
     /// Lists the recordings.
     ///
     /// # Errors
-    /// [`Error::Io`] for a directory or file that cannot be read; [`Error::Data`] if there is no
-    /// sound, a name is of another form, or a split or a second speaker is missing.
+    /// As for [`SpokenDigits::open`]; [`Error::Data`] if there is a single speaker.
     pub(crate) fn open(&self) -> Result<Fsdd> {
-        let folder = WaveFolder::open(&self.data, WaveFolderConfig::default())?;
-        let names: Vec<DigitName> = folder.files().map(name_of).collect::<Result<_>>()?;
-        let mismatch = |reason: &str| Error::data(&self.data, DataFault::Mismatch(reason.into()));
-        for (is_test, reason) in [
-            (true, "no recording of the test set, with an index below 5"),
-            (
-                false,
-                "no recording of the training set, with an index of 5 or above",
-            ),
-        ] {
-            if !names.iter().any(|name| name.is_test() == is_test) {
-                return Err(mismatch(reason));
-            }
-        }
-        let speakers: BTreeSet<String> = names.into_iter().map(|name| name.speaker).collect();
+        let digits = SpokenDigits::open(&self.data)?;
+        let speakers = digits.speakers().to_vec();
         if speakers.len() < 2 {
-            return Err(mismatch(
-                "recordings of a single speaker; at least two are needed",
-            ));
+            let reason = "recordings of a single speaker; at least two are needed";
+            return Err(Error::data(&self.data, DataFault::Mismatch(reason.into())));
         }
-        Ok(Fsdd {
-            record: Record {
-                path: self.data.clone(),
-                fingerprint: hash_files(folder.files())?,
-                speakers: speakers.into_iter().collect(),
-            },
-        })
+        let record = Record {
+            path: self.data.clone(),
+            fingerprint: digits.fingerprint().to_owned(),
+            speakers,
+        };
+        Ok(Fsdd { digits, record })
     }
-}
-
-/// The parts of a file's name.
-fn name_of(path: &Path) -> Result<DigitName> {
-    digit_of_name(path).ok_or_else(|| {
-        let reason = "its name is not of the form digit_speaker_index";
-        Error::data(path, DataFault::Mismatch(reason.into()))
-    })
 }
 
 impl Fsdd {
@@ -161,17 +104,6 @@ impl Fsdd {
         }
     }
 
-    fn class(&self, name: &DigitName, label: Label) -> Option<u32> {
-        match label {
-            Label::Digit => Some(u32::from(name.digit)),
-            Label::Speaker => {
-                let speakers = &self.record.speakers;
-                let index = speakers.iter().position(|known| *known == name.speaker)?;
-                u32::try_from(index).ok()
-            }
-        }
-    }
-
     /// The clips of a split with these labels, cut or padded to `length` samples; where they are
     /// cut in training depends on the seed.
     pub(crate) fn folder(
@@ -181,18 +113,7 @@ impl Fsdd {
         length: usize,
         crop_seed: Option<u64>,
     ) -> Result<WaveFolder> {
-        let config = WaveFolderConfig {
-            sample_rate: Some(RATE),
-            length: Some(length),
-            crop_seed,
-            ..WaveFolderConfig::default()
-        };
-        let is_of_split = |path: &Path| {
-            digit_of_name(path).is_some_and(|name| name.is_test() == (split == Split::Test))
-        };
-        WaveFolder::open(&self.record.path, config)?
-            .filter(is_of_split)?
-            .with_label(|path| self.class(&digit_of_name(path)?, label))
+        self.digits.folder(split, label, clip(length, crop_seed))
     }
 
     /// Batches of training clips.
@@ -208,18 +129,38 @@ impl Fsdd {
     }
 
     /// All clips of a split, of a second each.
-    pub(crate) fn clips(&self, split: Split) -> Result<Vec<Clip>> {
-        let folder = self.folder(split, Label::Digit, SECOND, None)?;
-        let clip = |(index, path): (usize, &Path)| {
-            let name = name_of(path)?;
-            let speaker = self.class(&name, Label::Speaker);
-            Ok(Clip {
-                sound: folder.get(index)?,
-                digit: u32::from(name.digit),
-                speaker: speaker.expect("the speakers are those of all names"),
-            })
-        };
-        folder.files().enumerate().map(clip).collect()
+    pub(crate) fn clips(&self, split: Split) -> Result<Vec<SpokenDigit>> {
+        self.digits.recordings(split, clip(SECOND, None))
+    }
+
+    /// The test clips to compare with what a model makes of them, at most `most`, at equal
+    /// distances among all. Read them before a training, so that an error does not come after it.
+    ///
+    /// # Errors
+    /// As for [`SpokenDigits::recordings`]; [`Error::Data`] naming a clip that is too short.
+    pub(crate) fn compared(&self, most: Option<u32>) -> Result<Vec<SpokenDigit>> {
+        let most = most.map_or(usize::MAX, |most| most as usize);
+        let clips = spread(&self.clips(Split::Test)?, most);
+        match clips.iter().find(|clip| clip.sound.len < SHORTEST) {
+            None => Ok(clips),
+            Some(SpokenDigit { sound, path, .. }) => {
+                let reason = format!(
+                    "{} samples are too few for spectra; at least {SHORTEST} are needed",
+                    sound.len
+                );
+                Err(Error::data(path, DataFault::Mismatch(reason)))
+            }
+        }
+    }
+}
+
+/// How recordings become clips of `length` samples.
+fn clip(length: usize, crop_seed: Option<u64>) -> WaveFolderConfig {
+    WaveFolderConfig {
+        sample_rate: Some(RATE),
+        length: Some(length),
+        crop_seed,
+        ..WaveFolderConfig::default()
     }
 }
 

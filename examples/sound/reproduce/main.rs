@@ -17,6 +17,7 @@
 //! | `fsdd` | the recordings: splits, labels, batches |
 //! | `size` | the networks |
 //! | `reader` | what a classifier reads in sounds, and scores by it |
+//! | `runs` | what the runs of other commands hold |
 //! | `resynthesis` | Griffin-Lim, and distances of sounds from their originals |
 //! | `measures` | values with intervals, goals and floors |
 //! | `listen` | sounds and spectrograms for people |
@@ -35,6 +36,7 @@ mod measures;
 mod mel;
 mod reader;
 mod resynthesis;
+mod runs;
 mod size;
 mod vocoder;
 

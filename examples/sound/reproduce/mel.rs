@@ -1,7 +1,9 @@
 //! Training of a diffusion model of mel spectra, which is told a digit.
 
 use crate::{
-    fsdd::{Clip, DIGITS, DataOptions, Fsdd, Label, RATE, SECOND, Split, loader_config, spoken},
+    fsdd::{
+        DIGITS, DataOptions, Fsdd, Label, RATE, SECOND, Split, SpokenDigit, loader_config, spoken,
+    },
     listen,
     measures::{Goal, Measure, Report},
     reader::{Reader, largest_share, right, scores},
@@ -20,15 +22,15 @@ use aigc_core::{
 };
 use aigc_diffusion::{
     AnyScheduler, ClassifierFreeGuidance, DiffusionObjective, DiffusionObjectiveConfig,
-    DiffusionSampler, DpmMultistepScheduler, Pipeline, SigmaScheduleFlags, Thresholding,
-    UNet2dConfig, UNet2dModel,
+    DiffusionSampler, Pipeline, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{Progress, RunOptions, after_training, complete};
 use aigc_examples_sound::{
-    MelBatch, MelImageConfig, MelImages, MelSample, SoundGallery, collate_mels, open_vocoder,
+    MelBatch, MelImageConfig, MelImages, MelSample, SoundGallery, Speed, collate_mels,
+    open_vocoder, spectrum_scheduler,
 };
 use clap::Args;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 /// Options of `mel`.
 #[derive(Debug, Args)]
@@ -93,12 +95,14 @@ fn images() -> MelImageConfig {
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let (device, seed) = (options.run.device()?, options.run.seed);
     let fsdd = options.data.open()?;
-    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, DIGITS, &device)?;
+    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, &fsdd, &device)?;
     let images = images().init()?;
     let shape = images.config().shape();
     let mel = &images.config().mel_config;
     let vocoder = open_vocoder(options.vocoder.as_deref(), mel, &device)?;
     let config = options.size.unet(shape);
+    // A wrong scale would be noticed after the training.
+    ClassifierFreeGuidance::new(options.guidance).validate()?;
     let losses = DiffusionObjectiveConfig {
         conditioning_dropout: 0.1,
         ..DiffusionObjectiveConfig::default()
@@ -143,26 +147,11 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             stop: &stop,
         };
         let names = (0..DIGITS).map(|digit| digit.to_string()).collect();
-        let pipeline = Pipeline::new(trained.model.clone(), scheduler(), shape)?;
+        let pipeline = Pipeline::new(trained.model.clone(), spectrum_scheduler(), shape)?;
         let pipeline = pipeline.with_labels(names)?;
         pipeline.save_pretrained(run.path().join(FOLDER))?;
         Ok(evaluation.finish(&trained.model, report, &run)?)
     })
-}
-
-/// DPM-Solver++ with the noise levels of Karras et al., and predictions within the data's range.
-fn scheduler() -> DpmMultistepScheduler {
-    DpmMultistepScheduler {
-        threshold: Thresholding {
-            thresholding: true,
-            ..Thresholding::default()
-        },
-        sigmas: SigmaScheduleFlags {
-            use_karras_sigmas: true,
-            ..SigmaScheduleFlags::default()
-        },
-        ..DpmMultistepScheduler::default()
-    }
 }
 
 /// What the evaluation of the model needs.
@@ -179,9 +168,12 @@ struct Evaluation<'a> {
 impl Evaluation<'_> {
     fn finish(&self, network: &UNet2dModel, mut report: Report, run: &RunDir) -> Result<()> {
         let seed = self.options.run.seed;
+        let began = Instant::now();
         let samples = self.sample(network)?;
         let digits = samples.labels.unwrap_or_default();
         let waves = self.vocode(samples.values)?;
+        let seconds = waves.iter().map(Waveform::seconds).sum();
+        let speed = Speed::since(began, seconds);
         let test = self.fsdd.clips(Split::Test)?;
         let of_test: Vec<u32> = test.iter().map(|clip| clip.digit).collect();
         let read = self.reader.read(&waves)?;
@@ -196,7 +188,7 @@ impl Evaluation<'_> {
             let share = right(readings, &of_test)?;
             report.push(Measure::share(format!("digit of {set}"), &share));
         }
-        let train: Vec<Clip> = self.fsdd.clips(Split::Train)?;
+        let train: Vec<SpokenDigit> = self.fsdd.clips(Split::Train)?;
         let real = self.reader.read(&spoken(&train)?)?;
         for (set, readings) in [
             ("generated", &read),
@@ -206,11 +198,21 @@ impl Evaluation<'_> {
         ] {
             report.extend(scores(set, &real, readings, seed)?);
         }
+        let factor = speed.real_time_factor();
+        report.push(Measure::new("real-time factor", factor, waves.len()));
 
+        let vocoder = self.options.vocoder.as_ref();
+        let mut weights = vec![run.path().join(FOLDER)];
+        weights.extend(vocoder.cloned());
+        let vocoder = vocoder.map_or("Griffin-Lim".into(), |dir| dir.display().to_string());
         let made = SoundGallery::new("diffusion", NAME)
-            .with_weights(&[run.path().join(FOLDER)])?
+            .with_weights(&weights)?
             .with_seed(seed)
-            .with_setting("scheduler", AnyScheduler::from(scheduler()).class())
+            .with_setting("vocoder", vocoder)
+            .with_setting(
+                "scheduler",
+                AnyScheduler::from(spectrum_scheduler()).class(),
+            )
             .with_setting("num_inference_steps", self.options.sampling_steps)
             .with_setting("guidance_scale", self.options.guidance);
         let dir = run.path().join("listen");
@@ -225,10 +227,11 @@ impl Evaluation<'_> {
         let digits = (0..count).map(|index| (index % DIGITS) as u32).collect();
         let shape = self.images.config().shape();
         let progress = Progress::new("samples", count, self.stop);
-        let mut sampler = DiffusionSampler::new(network, &scheduler(), steps, shape, self.device)?
-            .with_classes(ClassLabels::PerSample(digits))
-            .with_batch_size(AT_ONCE)
-            .with_callback(|at| progress.on_step(at));
+        let mut sampler =
+            DiffusionSampler::new(network, &spectrum_scheduler(), steps, shape, self.device)?
+                .with_classes(ClassLabels::PerSample(digits))
+                .with_batch_size(AT_ONCE)
+                .with_callback(|at| progress.on_step(at));
         if options.guidance != 1.0 {
             sampler = sampler.with_guidance(ClassifierFreeGuidance::new(options.guidance));
         }
@@ -253,7 +256,7 @@ impl Evaluation<'_> {
     }
 
     /// The images of clips.
-    fn test_images(&self, clips: &[Clip]) -> Result<Tensor<4>> {
+    fn test_images(&self, clips: &[SpokenDigit]) -> Result<Tensor<4>> {
         let images = clips.iter().map(|clip| self.images.image(&clip.sound));
         let images: Vec<MelSample> = images.collect::<Result<_>>()?;
         Ok(collate_mels(images).to_tensor(self.device))

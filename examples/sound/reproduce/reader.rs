@@ -2,14 +2,14 @@
 
 use crate::{
     classifier::run_name,
-    fsdd::{BATCH, Label, RATE},
+    fsdd::{BATCH, Fsdd, Label, RATE, Record},
     measures::{CONFIDENCE, Measure, ROUNDS},
+    runs::given_or_newest,
 };
 use aigc_core::{
-    Error, Result,
+    DataFault, Error, Result,
     audio::Waveform,
     burn::tensor::Device,
-    checkpoint::RunDir,
     data::sound::{Sound, collate_sounds},
     eval::{
         FeatureStatistics, Features, Proportion, centred_bootstrap, frechet_interval,
@@ -18,8 +18,11 @@ use aigc_core::{
             split_inception_score,
         },
     },
+    json,
     rng::Rng,
 };
+use aigc_examples_sound::reported;
+use serde::Deserialize;
 use std::path::Path;
 
 /// A trained classifier.
@@ -33,20 +36,21 @@ impl Reader {
     /// Opens the classifier in a directory, or that of the newest run with this label.
     ///
     /// # Errors
-    /// [`Error::Run`] if there is no run; [`Error::Config`] if it has another number of classes or
-    /// another sample rate; errors of opening it.
+    /// [`Error::Run`] if there is no run, or its training has not ended; [`Error::Config`] if the
+    /// classifier has another number of classes or another sample rate; [`Error::Data`] if its
+    /// classes are other speakers; errors of opening it.
     pub(crate) fn open(
         dir: Option<&Path>,
         label: Label,
-        classes: usize,
+        fsdd: &Fsdd,
         device: &Device,
     ) -> Result<Self> {
-        let dir = match dir {
-            Some(dir) => dir.to_path_buf(),
-            None => RunDir::open_latest(Path::new("runs").join(run_name(label)))?.final_dir(),
-        };
-        let classifier = SoundClassifier::from_pretrained(&dir, device)?.into_inner();
-        let config = classifier.config();
+        let dir = given_or_newest(dir, run_name(label), "final")?;
+        if label == Label::Speaker {
+            check_speakers(&dir, &fsdd.record().speakers)?;
+        }
+        let classifier = reported(SoundClassifier::from_pretrained(&dir, device)?);
+        let (config, classes) = (classifier.config(), fsdd.classes(label));
         if config.num_classes != classes {
             let expected = format!("{classes}, the classes of the recordings");
             return Err(Error::config("num_classes", config.num_classes, expected));
@@ -83,6 +87,28 @@ impl Reader {
             .chunks(BATCH)
             .map(|part| Ok::<_, Error>(collate_sounds(part.iter().map(sound).collect())));
         self.classifier.read(batches, &self.device)
+    }
+}
+
+/// Fails if the run of the classifier in `dir` has recorded other speakers: the same number of
+/// classes would then have other names. A directory outside of a run has no names.
+fn check_speakers(dir: &Path, speakers: &[String]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Saved {
+        data: Record,
+    }
+    let Some(path) = dir.parent().map(|run| run.join("config.json")) else {
+        return Ok(());
+    };
+    let read = |text: &str| serde_json::from_str::<Saved>(text).map_err(Error::other);
+    match json::read_file(&path, read) {
+        Ok(Saved { data }) if data.speakers != speakers => {
+            let (theirs, ours) = (data.speakers.join(", "), speakers.join(", "));
+            let reason =
+                format!("a classifier of the speakers {theirs}; the recordings have {ours}");
+            Err(Error::data(&path, DataFault::Mismatch(reason)))
+        }
+        _ => Ok(()),
     }
 }
 

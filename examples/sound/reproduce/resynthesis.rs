@@ -5,8 +5,8 @@ use aigc_core::{
     Result,
     audio::Waveform,
     burn::tensor::{Device, Tensor},
-    dsp::{GriffinLimConfig, MelConfig},
-    eval::audio::si_snr,
+    dsp::{GriffinLimConfig, MelConfig, PitchConfig},
+    eval::audio::{pitch_frame_error, si_snr},
 };
 use aigc_examples::Progress;
 use aigc_gan::vocoder::{VocoderMetrics, VocoderObjectiveConfig};
@@ -44,6 +44,8 @@ pub(crate) struct Distances {
     pub(crate) stft: Vec<f64>,
     /// Scale-invariant signal-to-noise ratio in decibels.
     pub(crate) si_snr: Vec<f64>,
+    /// Share of frames with another pitch, one where there is none, or none where there is one.
+    pub(crate) pitch: Vec<f64>,
 }
 
 impl Distances {
@@ -59,6 +61,7 @@ impl Distances {
     ) -> Result<Self> {
         let resolutions = VocoderObjectiveConfig::speech_8khz(0).resolutions;
         let metrics = VocoderMetrics::new(vocoder_mel())?.with_resolutions(&resolutions)?;
+        let tracker = PitchConfig::for_mel(&vocoder_mel()).init()?;
         let mut distances = Self::default();
         for (estimate, original) in estimates.iter().zip(originals) {
             let scores = metrics.compare(estimate, original, device)?;
@@ -68,8 +71,10 @@ impl Distances {
             let clip = |wave: &Waveform| -> Tensor<3> {
                 wave.to_tensor(device).narrow(1, 0, len).unsqueeze_dim(0)
             };
-            let ratio = si_snr(&clip(estimate), &clip(original))?;
-            distances.si_snr.extend(ratio);
+            let (estimate, original) = (clip(estimate), clip(original));
+            distances.si_snr.extend(si_snr(&estimate, &original)?);
+            let errors = pitch_frame_error(&tracker, &estimate, &original)?;
+            distances.pitch.extend(errors);
         }
         Ok(distances)
     }

@@ -5,7 +5,7 @@ use aigc_core::{data::ImageShape, eval::sound_classifier::SoundClassifierConfig}
 use aigc_diffusion::UNet2dConfig;
 use aigc_gan::vocoder::{
     HifiGanConfig, MultiPeriodDiscriminatorConfig, MultiResolutionDiscriminatorConfig,
-    WaveDiscriminatorsConfig,
+    NsfHifiGanConfig, WaveDiscriminatorsConfig,
 };
 use aigc_text::music::MusicgenDecoderConfig;
 use aigc_vae::codec::EncodecConfig;
@@ -95,6 +95,22 @@ impl Size {
                 upsample_initial_channel: 16,
                 resblock_kernel_sizes: vec![3],
                 resblock_dilation_sizes: vec![vec![1]],
+                ..full
+            },
+        }
+    }
+
+    /// A vocoder of 40 mels with a source.
+    pub(crate) fn nsf(self) -> NsfHifiGanConfig {
+        let full = NsfHifiGanConfig::speech_8khz();
+        match self {
+            Size::Full => full,
+            Size::Tiny => NsfHifiGanConfig {
+                upsample_initial_channel: 16,
+                resblock_kernel_sizes: vec![3],
+                resblock_dilation_sizes: vec![vec![1]],
+                harmonics: 2,
+                pitch_channels: 8,
                 ..full
             },
         }

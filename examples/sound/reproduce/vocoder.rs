@@ -1,7 +1,7 @@
 //! Training of a vocoder.
 
 use crate::{
-    fsdd::{CROP, Clip, DIGITS, DataOptions, Label, RATE, Split, one_of_each_digit, spoken},
+    fsdd::{CROP, DataOptions, Fsdd, Label, RATE, Split, SpokenDigit, one_of_each_digit, spoken},
     listen,
     measures::{Goal, Measure, Report},
     reader::{Reader, right},
@@ -20,10 +20,23 @@ use aigc_examples::{Progress, RunOptions, after_training};
 use aigc_examples_sound::{SoundGallery, Speed};
 use aigc_gan::{
     Gan,
-    vocoder::{HifiGan, VocoderObjective, VocoderObjectiveConfig},
+    vocoder::{VocoderGenerator, VocoderObjective, VocoderObjectiveConfig, WaveDiscriminators},
 };
-use clap::Args;
-use std::{path::PathBuf, time::Instant};
+use clap::{Args, ValueEnum};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// The generators of sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Network {
+    /// HiFi-GAN with a harmonic source of a predicted pitch.
+    Nsf,
+    /// A small HiFi-GAN with the published layers.
+    HifiGan,
+}
 
 /// Options of `vocoder`.
 #[derive(Debug, Args)]
@@ -33,6 +46,9 @@ pub(crate) struct Options {
     /// Classifier of digits; by default that of the newest run.
     #[arg(long, value_name = "DIR")]
     classifier: Option<PathBuf>,
+    /// The generator of sound; a resumed run needs the one that it began with.
+    #[arg(long, value_enum, default_value = "nsf")]
+    network: Network,
     /// First step with discriminators.
     #[arg(long, value_name = "STEP", default_value_t = 5_000)]
     critics_from: usize,
@@ -43,9 +59,9 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// Learning rate after warm-up.
-    #[arg(long, default_value_t = 5e-4)]
+    #[arg(long, default_value_t = 2e-3)]
     rate: f64,
-    /// Most test clips that are measured.
+    /// Most test clips that are measured, at equal distances among all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     clips: Option<u32>,
     #[command(flatten)]
@@ -58,11 +74,46 @@ const NAME: &str = "sound-vocoder";
 const FOLDER: &str = "vocoder";
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
-    let (device, seed) = (options.run.device()?, options.run.seed);
+    let device = options.run.device()?;
     let fsdd = options.data.open()?;
-    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, DIGITS, &device)?;
-    let config = options.size.vocoder();
-    config.mel().check_same(&vocoder_mel())?;
+    let training = spoken(&fsdd.clips(Split::Train)?)?;
+    match options.network {
+        Network::Nsf => {
+            let network = options.size.nsf().init(&device)?;
+            let network = network.with_statistics_of(&training)?;
+            let config = network.config().clone();
+            train(options, &fsdd, (network, &config), stop, |network, dir| {
+                network.save_pretrained(dir).map(|()| network)
+            })
+        }
+        Network::HifiGan => {
+            let network = options.size.vocoder().init(&device)?;
+            let network = network.with_statistics_of(&training)?;
+            let config = network.config().clone();
+            train(options, &fsdd, (network, &config), stop, |network, dir| {
+                network.save_pretrained(dir).map(|()| network.fold())
+            })
+        }
+    }
+}
+
+/// Trains and measures a generator with its configuration. `save` writes the trained one to a
+/// directory, and returns it as it runs fastest.
+fn train<G, C>(
+    options: &Options,
+    fsdd: &Fsdd,
+    (generator, config): (G, &C),
+    stop: CancelToken,
+    save: impl Fn(G, &Path) -> Result<G>,
+) -> anyhow::Result<()>
+where
+    G: VocoderGenerator + 'static,
+    C: Serialize + DeserializeOwned,
+{
+    let (device, seed) = (options.run.device()?, options.run.seed);
+    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, fsdd, &device)?;
+    let clips = fsdd.compared(options.clips)?;
+    generator.mel_config().check_same(&vocoder_mel())?;
     let trainer = options.run.config(TrainerConfig {
         seed,
         learning_rate: options.rate,
@@ -72,24 +123,22 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     })?;
     let losses = VocoderObjectiveConfig::speech_8khz(options.critics_from);
     let model = Gan {
-        generator: config.init(&device)?,
+        generator,
         discriminator: options.size.discriminators().init(&device)?,
     };
-    let objective = VocoderObjective::<_, _, SoundBatch>::new(losses.clone(), &model)?;
+    let objective =
+        VocoderObjective::<G, WaveDiscriminators, SoundBatch>::new(losses.clone(), &model)?;
     let loader = fsdd.loader(Label::Digit, CROP, options.batch as usize, seed)?;
     let run = options.run.run(NAME)?;
     let trained = options
         .run
         .trainer(trainer, stop.clone(), 50)
-        .with_model_config(&config)?
+        .with_model_config(config)?
         .with_objective_config(&losses)?
         .with_data_config(fsdd.record())?
         .fit(objective, model, &loader, &run)?;
     after_training(trained, &run, &stop, |trained| {
-        let vocoder = trained.model.generator;
-        vocoder.save_pretrained(run.path().join(FOLDER))?;
-        let mut clips = fsdd.clips(Split::Test)?;
-        clips.truncate(options.clips.map_or(usize::MAX, |clips| clips as usize));
+        let vocoder = save(trained.model.generator, &run.path().join(FOLDER))?;
         let report = Report::new(trained.step, trained.elapsed);
         let evaluation = Evaluation {
             reader: &reader,
@@ -98,7 +147,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             seed,
             stop: &stop,
         };
-        Ok(evaluation.finish(vocoder.fold(), report, &run)?)
+        Ok(evaluation.finish(&vocoder, report, &run)?)
     })
 }
 
@@ -106,18 +155,18 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
 struct Evaluation<'a> {
     reader: &'a Reader,
     /// Test clips.
-    clips: &'a [Clip],
+    clips: &'a [SpokenDigit],
     device: &'a Device,
     seed: u64,
     stop: &'a CancelToken,
 }
 
 impl Evaluation<'_> {
-    fn finish(&self, vocoder: HifiGan, mut report: Report, run: &RunDir) -> Result<()> {
+    fn finish(&self, vocoder: &dyn Vocoder, mut report: Report, run: &RunDir) -> Result<()> {
         let originals = spoken(self.clips)?;
         let count = originals.len();
         let progress = Progress::new("test clips", 2 * count, self.stop);
-        let (again, speed) = self.vocode(&vocoder, &originals, &progress)?;
+        let (again, speed) = self.vocode(vocoder, &originals, &progress)?;
         let floor = griffin_lim(*vocoder.mel_config(), &originals, &progress)?;
         drop(progress);
         let ours = Distances::new(&again, &originals, self.device)?;
@@ -129,6 +178,7 @@ impl Evaluation<'_> {
             ("multi-resolution STFT distance", &ours.stft, &theirs.stft),
             ("mel distance", &ours.mel, &theirs.mel),
             ("SI-SNR, dB", &ours.si_snr, &theirs.si_snr),
+            ("frames with another pitch", &ours.pitch, &theirs.pitch),
         ] {
             let mean = theirs.iter().sum::<f64>() / theirs.len() as f64;
             report.push(Measure::mean(name, ours)?.with_floor(mean));
@@ -165,7 +215,7 @@ impl Evaluation<'_> {
     /// What the vocoder makes of the mels of sounds, one at a time, and how fast.
     fn vocode(
         &self,
-        vocoder: &HifiGan,
+        vocoder: &dyn Vocoder,
         waves: &[Waveform],
         progress: &Progress,
     ) -> Result<(Vec<Waveform>, Speed)> {

@@ -36,15 +36,15 @@ use aigc_core::Error;
 use aigc_examples::{RunOptions, stop_on_ctrl_c};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Speaks a text with the voice in a folder, or with one that is trained from recordings of digits.
 ///
 /// With --data, three networks are trained: text to spectra, spectra to sound (the vocoder), and a
 /// reader that tells which digit is heard. On two cores this takes 30 minutes, of which the first
-/// two have 12 and 15. The words are then clear, with a metallic sound. --minutes 90 is enough for
-/// all steps, 5,000 and 10,000, after which less of that is left. --vocoder griffin-lim has no
-/// vocoder to train: the words are clear after 12 minutes, and sound hollow.
+/// two have 12 and 15. --minutes 90 is enough for all steps, 5,000 and 10,000. --vocoder
+/// griffin-lim has no vocoder to train: the words are clear after 12 minutes, and sound hollow.
 #[derive(Clone, Debug, Parser)]
 #[command(mut_arg("out", |arg| arg.help(
     "Run directory, by default the next free number below `runs/`; with --model the WAV file, by \
@@ -89,7 +89,7 @@ pub(crate) struct Args {
     #[arg(long)]
     stream: bool,
     /// What makes sound of the spectra of a voice of digits; by default the trained vocoder, and
-    /// Griffin-Lim for a run without one.
+    /// Griffin-Lim for a run without one. A resumed run keeps to what it began with.
     #[arg(long, value_enum)]
     vocoder: Option<VocoderKind>,
     /// Number of texts with which a voice of digits is checked: half of them single digits, half
@@ -105,10 +105,12 @@ pub(crate) struct Args {
 }
 
 /// What makes sound of spectra.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum VocoderKind {
-    /// A HiFi-GAN, trained on the same recordings.
-    HifiGan,
+    /// A HiFi-GAN with a harmonic source, trained on the same recordings.
+    #[serde(alias = "hifi-gan")]
+    Nsf,
     /// The algorithm of Griffin and Lim, without training.
     GriffinLim,
 }

@@ -19,10 +19,10 @@ use aigc_core::{
     output::provenance::Provenance,
     rng::Rng,
     train::{EmaConfig, LrSchedule, StartFrom, TrainerConfig},
-    weights::Loaded,
 };
 use aigc_examples::{after_training, outln};
-use aigc_gan::vocoder::HifiGan;
+use aigc_examples_sound::reported;
+use aigc_gan::vocoder::NsfHifiGan;
 use aigc_vae::speech::{
     Speaker, SpeakerConfig, SpeechBatch, SpeechDataset, SpeechObjective, VitsTokenizer,
 };
@@ -67,25 +67,29 @@ fn settings(run: &RunDir) -> Result<Settings> {
 /// Speaks with the voice of a run.
 ///
 /// # Errors
-/// If the run has no voice, or the text cannot be spoken.
+/// If the training of the run has not ended, or the text cannot be spoken.
 pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken) -> Result<()> {
     let run = RunDir::open(dir)?;
     let settings = settings(&run)?;
     let weights = run.final_dir();
-    let speaker = opened(Speaker::from_pretrained(&weights, device)?);
+    if !weights.is_dir() {
+        let reason = "its training has not ended; go on with --resume --out and this directory";
+        return Err(Error::run(dir, reason).into());
+    }
+    let speaker = reported(Speaker::from_pretrained(&weights, device)?);
     let names = settings.data.speakers;
     let request = Request::new(args, speaker.tokenizer(), &names, args.run.seed)?;
 
     let of_vocoder = run.path().join(vocoder::NAME).join("final");
     let kind = args.vocoder.unwrap_or(match of_vocoder.is_dir() {
-        true => VocoderKind::HifiGan,
+        true => VocoderKind::Nsf,
         false => VocoderKind::GriffinLim,
     });
     let (vocoder, weights) = match kind {
-        VocoderKind::HifiGan => {
-            let vocoder = opened(HifiGan::from_pretrained(&of_vocoder, device)?).fold();
+        VocoderKind::Nsf => {
+            let vocoder = reported(NsfHifiGan::from_pretrained(&of_vocoder, device)?);
             let weights = vec![weights, of_vocoder];
-            (MelVocoder::HifiGan(Box::new(vocoder)), weights)
+            (MelVocoder::Nsf(Box::new(vocoder)), weights)
         }
         VocoderKind::GriffinLim if args.stream => {
             let expected = "left out: the run has no vocoder, and Griffin-Lim cannot stream";
@@ -98,7 +102,9 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken
     };
     let of_reader = run.path().join(reader::NAME).join("final");
     let reader = match of_reader.is_dir() {
-        true => Some(opened(SoundClassifier::from_pretrained(of_reader, device)?)),
+        true => Some(reported(SoundClassifier::from_pretrained(
+            of_reader, device,
+        )?)),
         false => None,
     };
     let voice = Voice {
@@ -160,17 +166,27 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
         .as_ref()
         .map(|saved| (saved.data.batch, saved.data.joined));
     let (batch, joined) = began.unwrap_or((BATCH, JOINED));
+    let recorded = saved.as_ref().map(|saved| saved.data.vocoder);
+    let kind = match (args.vocoder, recorded, &existing) {
+        (Some(kind), _, _) | (None, Some(Some(kind)), _) => kind,
+        // Without a record, a run with a reader and no vocoder began with --vocoder griffin-lim.
+        (None, _, Some(run)) if has(run, reader::NAME) && !has(run, vocoder::NAME) => {
+            VocoderKind::GriffinLim
+        }
+        _ => VocoderKind::Nsf,
+    };
     let data = DataConfig {
         path: path.canonicalize().map_err(Error::io(&path))?,
         fingerprint: recordings.fingerprint.clone(),
         speakers: recordings.speakers.clone(),
         batch: args.batch.map_or(batch, |batch| batch as usize),
         joined,
+        // A resumed run must have the record that it began with, if any.
+        vocoder: recorded.map_or(Some(kind), |began| began.and(Some(kind))),
     };
     let utterances = SpeechDataset::new(recordings.utterances(), tokenizer.clone(), mel)?;
-    let kind = args.vocoder.unwrap_or(VocoderKind::HifiGan);
     let share = match kind {
-        VocoderKind::HifiGan => 1.0 - reader::SHARE - vocoder::SHARE,
+        VocoderKind::Nsf => 1.0 - reader::SHARE - vocoder::SHARE,
         VocoderKind::GriffinLim => 1.0 - reader::SHARE,
     };
     let (model, trainer) = match saved {
@@ -230,10 +246,10 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
         };
         let mut weights = vec![run.final_dir()];
         let vocoder = match kind {
-            VocoderKind::HifiGan => {
+            VocoderKind::Nsf => {
                 let vocoder = vocoder::train(&stage, &recordings, &mel, MINUTES)?;
                 weights.push(run.path().join(vocoder::NAME).join("final"));
-                MelVocoder::HifiGan(Box::new(vocoder))
+                MelVocoder::Nsf(Box::new(vocoder))
             }
             VocoderKind::GriffinLim => MelVocoder::griffin_lim(&mel)?,
         };
@@ -258,6 +274,11 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
         );
         Ok(())
     })
+}
+
+/// Whether a training inside of a run has begun.
+fn has(run: &RunDir, training: &str) -> bool {
+    run.path().join(training).is_dir()
 }
 
 fn trainer(seed: u64, minutes: f64) -> TrainerConfig {
@@ -293,12 +314,4 @@ fn preview(
         .with_seed(request.seed)
         .with_setting("training_step", step);
     write_wav_with_provenance(&wave, path, WavFormat::default(), &record)
-}
-
-/// The value that was opened; what was not used is printed.
-fn opened<T>(loaded: Loaded<T>) -> T {
-    for line in loaded.warnings() {
-        eprintln!("{line}");
-    }
-    loaded.into_inner()
 }

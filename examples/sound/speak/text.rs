@@ -34,8 +34,7 @@ pub(crate) fn symbols(tokenizer: &VitsTokenizer, text: &str) -> Result<Vec<u32>>
         eprintln!("left out, not known to the voice: {}", unknown.join(", "));
     }
     // A blank alone is no text.
-    let blanks = usize::from(tokenizer.config().add_blank);
-    if ids.len() <= blanks {
+    if !tokenizer.has_symbols(&ids) {
         let expected = "a text with characters that the voice knows";
         return Err(Error::argument("TEXT", format!("{text:?}"), expected));
     }

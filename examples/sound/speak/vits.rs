@@ -2,17 +2,16 @@
 
 use crate::{Args, picture, sound::SoundFile, text};
 use aigc_core::{
-    Error, Result,
+    Error,
     burn::tensor::{Device, Int, Tensor, TensorData},
     dsp::MelConfig,
     rng::Rng,
 };
 use aigc_examples::outln;
-use aigc_examples_sound::SoundGallery;
-use aigc_gan::vocoder::HifiGanConfig;
-use aigc_pipelines::speech::{VitsPipeline, VitsVoice};
-use aigc_vae::speech::{VitsConfig, VitsLatents, VitsOptions};
-use std::{ops::Range, path::Path};
+use aigc_examples_sound::{SoundGallery, reported};
+use aigc_pipelines::speech::VitsPipeline;
+use aigc_vae::speech::{VitsConfig, VitsOptions};
+use std::path::Path;
 
 /// Frames that are decoded at once with `--stream`: about a second.
 const PIECE: usize = 64;
@@ -32,11 +31,7 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device) -> anyhow::Result<
             return Err(Error::argument(option, "given", expected).into());
         }
     }
-    let opened = VitsPipeline::from_pretrained(dir, device)?;
-    for line in opened.warnings() {
-        eprintln!("{line}");
-    }
-    let pipeline = opened.into_inner();
+    let pipeline = reported(VitsPipeline::from_pretrained(dir, device)?);
     let voice = pipeline.voice();
     let config = voice.model.config();
     let tokenizer = text::tokenizer(pipeline.tokenizer().clone(), args)?;
@@ -71,14 +66,11 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device) -> anyhow::Result<
     let values = Tensor::<2, Int>::from_data(values, device);
     let mut rng = Rng::new(args.run.seed);
     let latents = voice.model.latents(values, None, &options, &mut rng)?;
-    let frames = latents.frames[0];
-    let (piece, context) = match args.stream {
-        true => (PIECE, context_frames(config)),
-        false => (frames, 0),
-    };
-    for start in (0..frames).step_by(piece) {
-        let part = start..(start + piece).min(frames);
-        file.push(decode(voice, &latents, part, context)?)?;
+    let (decoder, speaker) = (&voice.decoder, latents.speaker.as_ref());
+    let of_text = latents.latents.clone();
+    match args.stream {
+        true => decoder.decode_chunks(of_text, speaker, PIECE, |samples| file.push(samples))?,
+        false => file.push(decoder.decode(of_text, speaker)?)?,
     }
     let speech = file.finish(record)?;
 
@@ -97,39 +89,6 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device) -> anyhow::Result<
         );
     }
     Ok(())
-}
-
-/// Frames before and after a frame on which its samples depend.
-fn context_frames(config: &VitsConfig) -> usize {
-    let generator = HifiGanConfig {
-        upsample_rates: config.upsample_rates.clone(),
-        upsample_kernel_sizes: config.upsample_kernel_sizes.clone(),
-        resblock_kernel_sizes: config.resblock_kernel_sizes.clone(),
-        resblock_dilation_sizes: config.resblock_dilation_sizes.clone(),
-        ..HifiGanConfig::default()
-    };
-    generator.context_frames()
-}
-
-/// The samples of some frames, `[1, time]`, decoded with those around them on which they depend.
-fn decode(
-    voice: &VitsVoice,
-    latents: &VitsLatents,
-    part: Range<usize>,
-    context: usize,
-) -> Result<Tensor<2>> {
-    let (frames, hop) = (latents.frames[0], voice.model.config().hop_length());
-    let first = part.start.saturating_sub(context);
-    let last = (part.end + context).min(frames);
-    let wanted = latents.latents.clone().narrow(2, first, last - first);
-    let samples = voice.decoder.decode(wanted, latents.speaker.as_ref())?;
-    let start = (part.start - first) * hop;
-    let len = match part.end == frames {
-        // Some kernels give a few samples behind the last frame.
-        true => samples.dims()[1] - start,
-        false => part.len() * hop,
-    };
-    Ok(samples.narrow(1, start, len))
 }
 
 /// The spectrum of the picture: a frame for each of the voice.

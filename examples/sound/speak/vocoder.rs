@@ -1,7 +1,8 @@
-//! From spectra to sound: a HiFi-GAN trained on the recordings of the voice.
+//! From spectra to sound: a HiFi-GAN with a harmonic source, trained on the recordings of the
+//! voice.
 
 use crate::{
-    data::{Recording, Recordings},
+    data::Recordings,
     stage::{Settings, Stage},
 };
 use aigc_core::{
@@ -16,10 +17,11 @@ use aigc_core::{
     train::{LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{outln, unless_stopped};
+use aigc_examples_sound::{SpokenDigit, spread};
 use aigc_gan::{
     Gan,
     vocoder::{
-        HifiGan, HifiGanConfig, VocoderMetrics, VocoderObjective, VocoderObjectiveConfig,
+        NsfHifiGan, NsfHifiGanConfig, VocoderMetrics, VocoderObjective, VocoderObjectiveConfig,
         WaveDiscriminators, WaveDiscriminatorsConfig,
     },
 };
@@ -32,9 +34,9 @@ pub(crate) const SHARE: f64 = 0.5;
 
 const STEPS: usize = 10_000;
 
-/// Step at which discriminators begin, if there are enough steps: spectra alone come close sooner,
-/// and a step without discriminators takes half of the time.
-const CRITICS: usize = 1500;
+/// Step at which discriminators begin, if there are enough steps: spectra alone come close sooner.
+/// The default time limit ends before it.
+const CRITICS: usize = 8000;
 
 /// Length of a stretch of sound, half a second.
 const STRETCH: usize = 4000;
@@ -49,7 +51,7 @@ const HELD_OUT: (usize, usize) = (30, 2048);
 /// A vocoder of a voice.
 #[derive(Debug)]
 pub(crate) enum MelVocoder {
-    HifiGan(Box<HifiGan>),
+    Nsf(Box<NsfHifiGan>),
     GriffinLim(Box<GriffinLim>),
 }
 
@@ -65,7 +67,7 @@ impl MelVocoder {
 
     pub(crate) fn as_dyn(&self) -> &dyn Vocoder {
         match self {
-            Self::HifiGan(vocoder) => &**vocoder,
+            Self::Nsf(vocoder) => &**vocoder,
             Self::GriffinLim(vocoder) => &**vocoder,
         }
     }
@@ -73,7 +75,7 @@ impl MelVocoder {
     /// Name for records.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::HifiGan(_) => "hifi-gan",
+            Self::Nsf(_) => "nsf-hifigan",
             Self::GriffinLim(_) => "griffin-lim",
         }
     }
@@ -91,24 +93,27 @@ pub(crate) fn train(
     recordings: &Recordings,
     mel: &MelConfig,
     minutes: f64,
-) -> Result<HifiGan> {
+) -> Result<NsfHifiGan> {
     let (device, stop) = (stage.device, stage.stop);
     let steps = stage.options.steps.unwrap_or(STEPS);
     let given = Settings {
-        model: HifiGanConfig::speech_8khz(),
+        model: NsfHifiGanConfig::speech_8khz(),
         trainer: trainer(stage.seed, SHARE * minutes),
         objective: VocoderObjectiveConfig::speech_8khz(CRITICS.min(steps / 2)),
     };
-    mel.check_same(&given.model.mel())?;
+    mel.check_same(&given.model.mel_config)?;
     let prepared = stage.prepare(NAME, SHARE, given)?;
     let settings = &prepared.settings;
-    mel.check_same(&settings.model.mel())?;
+    mel.check_same(&settings.model.mel_config)?;
     let model = Gan {
-        generator: settings.model.init(device)?,
+        generator: settings
+            .model
+            .init(device)?
+            .with_statistics_of(waves(&recordings.train))?,
         discriminator: WaveDiscriminatorsConfig::light().init(device)?,
     };
     let stretches = Stretches {
-        waves: recordings.train.iter().map(|r| r.wave.clone()).collect(),
+        waves: waves(&recordings.train).cloned().collect(),
         seed: stage.seed,
     };
     let loader = DataLoader::new(
@@ -120,7 +125,7 @@ pub(crate) fn train(
             ..DataLoaderConfig::default()
         },
     )?;
-    let objective = VocoderObjective::<HifiGan, WaveDiscriminators, SoundBatch>::new(
+    let objective = VocoderObjective::<NsfHifiGan, WaveDiscriminators, SoundBatch>::new(
         settings.objective.clone(),
         &model,
     )?;
@@ -128,7 +133,7 @@ pub(crate) fn train(
     let metrics = VocoderMetrics::new(*mel)?;
     let trained = stage
         .trainer(&prepared)?
-        .with_evaluation(|model: &Gan<HifiGan, WaveDiscriminators>| {
+        .with_evaluation(|model: &Gan<NsfHifiGan, WaveDiscriminators>| {
             unless_stopped(stop, || {
                 if held_out.is_empty() {
                     return Ok(vec![]);
@@ -141,7 +146,7 @@ pub(crate) fn train(
             })
         })
         .fit(objective, model, &loader, &prepared.run)?;
-    let vocoder = stage.finished("the vocoder", trained)?.generator.fold();
+    let vocoder = stage.finished("the vocoder", trained)?.generator;
     if !held_out.is_empty() {
         let floor = GriffinLimConfig::new(*mel).init()?;
         let floor = metrics.evaluate(&floor, &held_out, device)?;
@@ -160,7 +165,7 @@ fn trainer(seed: u64, minutes: f64) -> TrainerConfig {
     TrainerConfig {
         seed,
         max_minutes: Some(minutes),
-        learning_rate: 5e-4,
+        learning_rate: 2e-3,
         lr_schedule: LrSchedule {
             min_lr_ratio: 0.05,
             ..LrSchedule::cosine(100)
@@ -171,13 +176,16 @@ fn trainer(seed: u64, minutes: f64) -> TrainerConfig {
     }
 }
 
+/// The sounds of recordings.
+fn waves(recordings: &[SpokenDigit]) -> impl Iterator<Item = &Waveform> {
+    recordings.iter().map(|recording| &recording.sound.wave)
+}
+
 /// Some held-out recordings, at equal distances, that are long enough for every spectrum.
-fn held_out(test: &[Recording]) -> Vec<Waveform> {
+fn held_out(test: &[SpokenDigit]) -> Vec<Waveform> {
     let (count, least) = HELD_OUT;
-    let waves = test.iter().map(|recording| &recording.wave);
-    let long: Vec<&Waveform> = waves.filter(|wave| wave.len() >= least).collect();
-    let distance = long.len().div_ceil(count).max(1);
-    long.into_iter().step_by(distance).cloned().collect()
+    let long: Vec<&Waveform> = waves(test).filter(|wave| wave.len() >= least).collect();
+    spread(&long, count).into_iter().cloned().collect()
 }
 
 /// Stretches of one length: a recording, others behind it with silence between them as far as it is

@@ -100,16 +100,8 @@ impl Voice {
         let mut rng = Rng::new(request.seed);
         let spoken = self.speaker.mel(ids, &request.options, &mut rng)?;
         match &self.vocoder {
-            MelVocoder::HifiGan(vocoder) if request.stream => {
-                let (frames, mut stream) = (spoken.log_mel.dims()[2], vocoder.stream());
-                for start in (0..frames).step_by(PIECE) {
-                    let count = PIECE.min(frames - start);
-                    let piece = spoken.log_mel.clone().narrow(2, start, count);
-                    if let Some(samples) = stream.push(piece)? {
-                        file.push(samples)?;
-                    }
-                }
-                if let Some(samples) = stream.finish() {
+            MelVocoder::Nsf(vocoder) if request.stream => {
+                for samples in vocoder.chunks(spoken.log_mel, PIECE)? {
                     file.push(samples)?;
                 }
             }

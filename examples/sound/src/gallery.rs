@@ -38,23 +38,15 @@ impl SoundGallery {
         Self { plot, ..self }
     }
 
-    /// Records the hash of the safetensors files in these directories and those within them, in
-    /// the order of their paths.
+    /// Records the [hash](hash_weights) of the weights that make the sounds.
     ///
     /// # Errors
-    /// [`Error::Io`] if a directory or a file cannot be read.
+    /// As for [`hash_weights`].
     pub fn with_weights<P: AsRef<Path>>(self, dirs: &[P]) -> Result<Self> {
-        let mut files = Vec::new();
-        for dir in dirs {
-            let first = files.len();
-            collect_weights(dir.as_ref(), DEPTH, &mut files)?;
-            files[first..].sort();
-        }
-        if files.is_empty() {
-            return Ok(self);
-        }
-        let hash = hash_files(files.iter().map(PathBuf::as_path))?;
-        Ok(self.recorded(|record| record.with_model_hash(hash)))
+        Ok(match hash_weights(dirs)? {
+            Some(hash) => self.recorded(|record| record.with_model_hash(hash)),
+            None => self,
+        })
     }
 
     /// Records the seed of the random numbers.
@@ -125,6 +117,24 @@ impl SoundGallery {
     }
 }
 
+/// The hash of the safetensors files in these directories and those within them, in the order of
+/// their paths; `None` without such files.
+///
+/// # Errors
+/// [`Error::Io`] if a directory or a file cannot be read.
+pub fn hash_weights<P: AsRef<Path>>(dirs: &[P]) -> Result<Option<String>> {
+    let mut files = Vec::new();
+    for dir in dirs {
+        let first = files.len();
+        collect_weights(dir.as_ref(), DEPTH, &mut files)?;
+        files[first..].sort();
+    }
+    if files.is_empty() {
+        return Ok(None);
+    }
+    hash_files(files.iter().map(PathBuf::as_path)).map(Some)
+}
+
 /// Adds the weights below a directory, in any order.
 fn collect_weights(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
@@ -185,5 +195,8 @@ mod tests {
             assert!(gallery.save(&wave, &path).is_err());
             assert!(!path.exists());
         }
+        let none = hash_weights(&[folder.path()]).unwrap();
+        assert_eq!(none, None);
+        assert!(hash_weights(&[folder.path().join("none")]).is_err());
     }
 }

@@ -1,20 +1,21 @@
 //! The vocoder of a program: a trained one of a folder, or none.
 
+use crate::reported;
 use aigc_core::{
     DataFault, Error, Result,
     audio::Vocoder,
     burn::tensor::Device,
     dsp::{GriffinLimConfig, MelConfig},
     json,
-    weights::Loaded,
 };
-use aigc_gan::vocoder::{HifiGan, UnivNet, UnivNetConfig};
+use aigc_gan::vocoder::{HifiGan, NsfHifiGan, NsfHifiGanConfig, UnivNet, UnivNetConfig};
 use serde_json::Value;
 use std::path::Path;
 
-/// Opens the HiFi-GAN or the UnivNet in `folder`, which must read mels of the configuration `mel`;
-/// without a folder, it is Griffin-Lim, which reads any. The folder is one of transformers, of
-/// `save_pretrained`, or the `final` of a run. Its report goes to standard error.
+/// Opens the HiFi-GAN, the HiFi-GAN with a harmonic source or the UnivNet in `folder`, which must
+/// read mels of the configuration `mel`; without a folder, it is Griffin-Lim, which reads any. The
+/// folder is one of transformers, of `save_pretrained`, or the `final` of a run. Its report goes to
+/// standard error.
 ///
 /// # Errors
 /// [`Error::Data`] naming the file, and the first field of the mels that differs; errors of opening
@@ -34,6 +35,9 @@ pub fn open_vocoder(
         Some(UnivNetConfig::MODEL_TYPE) => {
             Box::new(reported(UnivNet::from_pretrained(folder, device)?).fold())
         }
+        Some(NsfHifiGanConfig::MODEL_TYPE) => {
+            Box::new(reported(NsfHifiGan::from_pretrained(folder, device)?))
+        }
         _ => Box::new(reported(HifiGan::from_pretrained(folder, device)?).fold()),
     };
     mel.check_same(vocoder.mel_config()).map_err(|error| {
@@ -41,13 +45,6 @@ pub fn open_vocoder(
         Error::data(&path, DataFault::Mismatch(reason))
     })?;
     Ok(vocoder)
-}
-
-fn reported<T>(loaded: Loaded<T>) -> T {
-    for line in loaded.warnings() {
-        eprintln!("{line}");
-    }
-    loaded.into_inner()
 }
 
 #[cfg(test)]

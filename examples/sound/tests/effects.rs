@@ -135,8 +135,20 @@ fn a_run_is_trained_once_and_used_again() {
     let others = [
         ("gong", "argument `KIND` is gong, expected coin, laser"),
         ("bell --model nowhere", "nowhere"),
+        (
+            "bell --out new --guidance nan",
+            "`guidance_scale` is NaN, expected a finite number",
+        ),
         ("bell --model run --steps 3", "`--steps` is given"),
+        (
+            "bell --model run --classifier-steps 3",
+            "`--classifier-steps` is given",
+        ),
         ("bell --out run --steps 5", "there is a run in it already"),
+        (
+            "bell --out run --classifier-steps 3",
+            "`--classifier-steps` is 3, expected 2",
+        ),
         (
             "bell --out run --resume --size 32",
             "`--size` is 32, expected 16",

@@ -131,8 +131,22 @@ fn melodies_are_learnt_and_written() {
     let printed = run(folder, &again);
     assert!(printed.contains("2 steps in"), "{printed}");
     assert!(weights() == before);
+    // A run that was killed before it wrote its settings begins with those of the command line.
+    std::fs::create_dir_all(folder.join("killed/checkpoints")).unwrap();
+    let printed = run(folder, &format!("{SMALL} --steps 1 --out killed --resume"));
+    assert!(printed.contains("1 steps in"), "{printed}");
+    // The pieces of a later evaluation take the place of all earlier ones, and of nothing else.
+    std::fs::write(piece("piece-mine.mid"), "mine").unwrap();
+    let fewer = SMALL.replace("--pieces 3 --files 1", "--pieces 1 --files 0");
+    run(folder, &format!("{fewer} --out run --resume"));
+    let names = std::fs::read_dir(folder.join("run/pieces")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names.filter(|name| name != "piece-001.mid").collect();
+    assert_eq!(names, ["piece-mine.mid"]);
     let error = refused(folder, "--out run --resume --layers 2");
     assert!(error.contains("n_layer"), "{error}");
+    let error = refused(folder, "--out run --resume --data .");
+    assert!(error.contains("`--data`"), "{error}");
     let error = refused(folder, "--out run --resume --seed 9");
     assert!(error.contains("--seed"), "{error}");
     assert!(refused(folder, "--width 30 --out bad").contains("`n_embd` is 30"));
@@ -281,5 +295,6 @@ fn musicgen_writes_sound_from_a_prompt() {
     );
     assert!(!folder.join("c.wav").exists());
     assert!(refused(folder, "--prompt x").contains("--model"));
+    assert!(refused(folder, "--model x --pieces 3").contains("--pieces"));
     assert!(refused(folder, "--model nowhere").contains("nowhere"));
 }

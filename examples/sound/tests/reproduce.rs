@@ -5,7 +5,10 @@ mod common;
 
 use aigc_core::{
     audio::{WavFormat, Waveform, read_wav, write_wav},
+    device::device,
+    eval::sound_classifier::SoundClassifierConfig,
     output::provenance::verify_file,
+    rng::InitWeights,
 };
 use common::{finish, program};
 use serde_json::Value;
@@ -100,7 +103,7 @@ fn models_are_trained_and_measured() {
     assert_eq!(right["floor"], 0.1);
     run("classifier --label speaker --steps 2 --batch 4");
 
-    run("codec --steps 2 --batch 4 --clips 4");
+    run("codec --steps 4 --save-steps 2 --batch 4 --clips 4");
     let codec = dir.join("runs/sound-codec-1");
     let kept = measure(&codec, "decoded clips read as their originals are");
     assert_eq!(kept["goal"]["at_least"], 0.95);
@@ -118,16 +121,28 @@ fn models_are_trained_and_measured() {
     assert_eq!(measure(&codec, "kbit/s")["value"], 0.4);
     check_made(&codec, "decoded");
     assert!(codec.join("listen/griffin-lim.png").is_file());
-    // A run continues, and is measured again.
-    run("codec --steps 3 --batch 4 --clips 4 --resume --out runs/sound-codec-1");
+    // Clips of several digits are measured, whatever their number.
+    assert!(codec.join("listen/decoded-3.wav").is_file());
+    // A run continues bit for bit, codebooks included, and is measured again.
+    let weights = || std::fs::read(codec.join("final/model.safetensors")).unwrap();
+    let whole = weights();
+    run("codec --steps 4 --batch 4 --clips 4 --resume-at 2 --out runs/sound-codec-1");
+    assert!(weights() == whole);
+    run("codec --steps 5 --batch 4 --clips 4 --resume --out runs/sound-codec-1");
     let text = std::fs::read_to_string(codec.join("results.json")).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(report["steps"], 3);
+    assert_eq!(report["steps"], 5);
+    assert!(weights() != whole);
 
-    run("codec --critics --critics-from 1 --steps 2 --batch 4 --clips 2");
+    // A run stands for what was trained in it, as the directory in it does.
+    let critics = "codec --critics --critics-from 1 --steps 2 --batch 4 --clips 2";
+    run(&format!("{critics} --classifier runs/sound-digits-1"));
     check_made(&dir.join("runs/sound-codec-critics-1"), "decoded");
 
-    run("codes --steps 2 --batch 4 --versions 2 --samples 20");
+    run(
+        "codes --steps 2 --batch 4 --versions 2 --samples 20 --codec runs/sound-codec-1 \
+         --classifier runs/sound-digits-1/final",
+    );
     let codes = dir.join("runs/sound-codes-1");
     for (name, goal) in [
         ("digit as told", 0.9),
@@ -137,6 +152,7 @@ fn models_are_trained_and_measured() {
         assert_eq!(measure(&codes, name)["goal"]["at_least"], goal, "{name}");
     }
     for name in [
+        "real-time factor",
         "AM, test clips",
         "mIS, training clips",
         "nats a code of test clips",
@@ -145,6 +161,38 @@ fn models_are_trained_and_measured() {
     }
     check_made(&codes, "generated");
     assert!(codes.join("decoder/model.safetensors").is_file());
+    // Codes of another codec, or other speakers, are refused.
+    let refused = |arguments: &str| {
+        let output = reproduce_sound(dir, arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    run("codec --steps 1 --batch 4 --clips 2 --seed 1");
+    let error = refused(
+        "codes --data tones --size tiny --batch 4 --versions 2 --steps 3 --samples 20 --resume",
+    );
+    assert!(error.contains("`data.codec`"), "{error}");
+    std::fs::create_dir(dir.join("others")).unwrap();
+    for entry in std::fs::read_dir(dir.join("tones")).unwrap() {
+        let from = entry.unwrap().path();
+        let name = from.file_name().unwrap().to_str().unwrap();
+        let to = dir.join("others").join(name.replace("ada", "zoe"));
+        std::fs::copy(&from, to).unwrap();
+    }
+    for (option, field) in [
+        ("codes --guidance 0.5", "guidance_scale"),
+        ("codes --temperature 0", "temperature"),
+        ("mel --guidance nan", "guidance_scale"),
+    ] {
+        let error = refused(&format!("{option} --data tones --size tiny --steps 1"));
+        assert!(error.contains(field), "{option}: {error}");
+    }
+    assert!(!dir.join("runs/sound-codes-2").exists() && !dir.join("runs/sound-mel-1").exists());
+    let error = refused("codes --data others --size tiny");
+    assert!(
+        error.contains("ada, ben") && error.contains("ben, zoe"),
+        "{error}"
+    );
 
     run("vocoder --critics-from 1 --steps 2 --batch 4 --clips 4");
     let vocoder = dir.join("runs/sound-vocoder-1");
@@ -153,6 +201,15 @@ fn models_are_trained_and_measured() {
     assert_eq!(ratio["floor"], 1.0);
     assert!(measure(&vocoder, "real-time factor")["value"].as_f64() > Some(0.0));
     check_made(&vocoder, "vocoded");
+    assert!(measure(&vocoder, "frames with another pitch")["floor"].is_number());
+    let plain = "vocoder --network hifi-gan --critics-from 1 --steps 2 --batch 4 --clips 4";
+    run(&format!("{plain} --out runs/plain"));
+    let text = std::fs::read(dir.join("runs/plain/vocoder/config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(config["model_type"], "speecht5_hifigan");
+    let other = format!("{plain} --resume --out runs/sound-vocoder-1");
+    let error = refused(&format!("{other} --data tones --size tiny"));
+    assert!(error.contains("model"), "{error}");
 
     run("mel --steps 2 --batch 4 --samples 10 --sampling-steps 2");
     let mel = dir.join("runs/sound-mel-1");
@@ -164,6 +221,16 @@ fn models_are_trained_and_measured() {
     assert!(kept["value"].as_f64() > Some(0.8), "{kept}");
     check_made(&mel, "generated");
     assert!(mel.join("pipeline/model_index.json").is_file());
+
+    // The newest codec is still in training.
+    std::fs::create_dir_all(dir.join("runs/sound-codec-7/checkpoints")).unwrap();
+    for given in ["", " --codec runs/sound-codec-7"] {
+        let error = refused(&format!("codes --data tones --size tiny{given}"));
+        assert!(
+            error.contains("sound-codec-7") && error.contains("has not ended"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -178,7 +245,19 @@ fn mistakes_are_named_before_training() {
     for name in ["0_ada_0.wav", "1_ben_1.wav"] {
         std::fs::copy(dir.join("tones").join(name), dir.join("half").join(name)).unwrap();
     }
+    std::fs::create_dir(dir.join("short")).unwrap();
+    for name in ["0_ada_5.wav", "1_ben_6.wav"] {
+        std::fs::copy(dir.join("tones").join(name), dir.join("short").join(name)).unwrap();
+    }
+    let short = Waveform::mono(vec![0.1; 500], 8000).unwrap();
+    write_wav(&short, dir.join("short/1_ben_0.wav"), WavFormat::Pcm16).unwrap();
+    let classifier = SoundClassifierConfig::new(8000, 10);
+    let classifier = classifier.init(&device("flex").unwrap()).unwrap();
+    let classifier = classifier.init_weights(0);
+    classifier.save_pretrained(dir.join("classes")).unwrap();
     for (arguments, expected) in [
+        ("codec --data short --classifier classes", "1_ben_0.wav"),
+        ("vocoder --data short --classifier classes", "1_ben_0.wav"),
         ("classifier --data nothing", "nothing"),
         ("classifier --data empty", "no sound"),
         ("classifier --data names", "zero.wav"),

@@ -117,7 +117,7 @@ fn a_voice_is_trained_speaks_and_resumes_exactly() {
     let found = verify_file(at("whole/speech.wav")).unwrap();
     let record = found.valid().unwrap();
     assert_eq!(record.settings["speaker"], "bo");
-    assert_eq!(record.settings["vocoder"], "hifi-gan");
+    assert_eq!(record.settings["vocoder"], "nsf-hifigan");
     assert!(record.model_hash.is_some());
     let report = std::fs::read_to_string(at("whole/check.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
@@ -158,6 +158,25 @@ fn a_voice_is_trained_speaks_and_resumes_exactly() {
     let (_, spelt) = again("spelt.wav", &["--lexicon", "words.txt"]);
     assert_ne!(spelt, whole);
 
+    // A voice without a trained vocoder stays one when its training goes on.
+    let hollow = ["--data", "digits", "--vocoder", "griffin-lim"];
+    speak(folder, &train("hollow", &hollow));
+    speak(folder, &train("hollow", &["--resume"]));
+    assert!(at("hollow/reader").is_dir() && !at("hollow/vocoder").exists());
+
+    let change = train("hollow", &["--resume", "--vocoder", "nsf"]);
+    let error = refused(folder, &change);
+    assert!(error.contains("data.vocoder"), "{error}");
+
+    // A run whose training has not ended has no voice yet.
+    std::fs::create_dir_all(at("begun/checkpoints")).unwrap();
+    std::fs::copy(at("whole/config.json"), at("begun/config.json")).unwrap();
+    let error = refused(folder, &["one", "--model", "begun"]);
+    assert!(
+        error.contains("begun") && error.contains("--resume"),
+        "{error}"
+    );
+
     // Interrupted in the first training and in the second.
     #[cfg(unix)]
     {
@@ -170,6 +189,13 @@ fn a_voice_is_trained_speaks_and_resumes_exactly() {
         speak(folder, &train("parts", &["--resume"]));
         assert_eq!(weights(&at("parts")), weights(&at("whole")));
         assert_eq!(read_wav(at("parts/speech.wav")).unwrap(), whole);
+
+        // A voice without a trained vocoder stays one also if nothing but its record says so.
+        let begun = command(folder, &train("early", &hollow));
+        interrupt(begun, &at("early/checkpoints/step-000002"));
+        let _ = std::fs::remove_dir_all(at("early/reader"));
+        speak(folder, &train("early", &["--resume"]));
+        assert!(at("early/reader").is_dir() && !at("early/vocoder").exists());
     }
 }
 
@@ -205,21 +231,24 @@ fn what_cannot_be_spoken_is_named_before_a_training() {
     );
 
     // Recordings: names of another form, too short, none held out.
-    let with = |name: &str, len: usize| {
+    let with = |names: &[&str], len: usize| {
         let dir = at("others");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
         let wave = Waveform::mono(vec![0.1; len], 8000).unwrap();
-        write_wav(&wave, dir.join(name), WavFormat::default()).unwrap();
+        for name in names {
+            write_wav(&wave, dir.join(name), WavFormat::default()).unwrap();
+        }
         refused(folder, &["one", "--data", "others"])
     };
-    for (name, len, expected) in [
-        ("hello.wav", 4000, "hello.wav"),
-        ("3_ann_7.wav", 300, "3_ann_7.wav"),
-        ("3_ann_7.wav", 4000, "an index below 5"),
-        ("3_ann_2.wav", 4000, "an index of 5 or above"),
-    ] {
-        let error = with(name, len);
+    let cases: [(&[&str], usize, &str); 4] = [
+        (&["3_ann_2.wav", "hello.wav"], 4000, "hello.wav"),
+        (&["3_ann_2.wav", "3_ann_7.wav"], 300, "3_ann_7.wav"),
+        (&["3_ann_7.wav"], 4000, "an index below 5"),
+        (&["3_ann_2.wav"], 4000, "an index of 5 or above"),
+    ];
+    for (names, len, expected) in cases {
+        let error = with(names, len);
         assert!(error.contains(expected), "{expected}: {error}");
     }
     assert!(!at("runs").exists());

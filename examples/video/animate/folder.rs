@@ -9,6 +9,12 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 const INDEX: &str = "model_index.json";
+/// Classes of pipelines that make videos from prompts.
+const PROMPTED: [&str; 3] = [
+    "AnimateDiffPipeline",
+    "StableDiffusionPipeline",
+    "WanPipeline",
+];
 
 /// Makes clips with the model of a directory. Ctrl-C ends the program without a file.
 pub(crate) fn run(options: &Options, model: &Path, stop: CancelToken) -> Result<()> {
@@ -26,16 +32,24 @@ fn make(options: &Options, model: &Path, stop: &CancelToken) -> Result<()> {
     let dir = pipeline_in(model);
     let device = options.training.run.device()?;
     let shown = || format!("--model {}", model.display());
-    if VideoModel::is_in(&dir) && options.prompt.is_none() {
-        let model = VideoModel::open(&dir, &device).with_context(shown)?;
-        return own::run(options, &dir, &model, &device, stop);
-    }
     let fields = json::read_file(&dir.join(INDEX), json::parse_object).with_context(shown)?;
     let class = fields.get("_class_name").and_then(Value::as_str);
     let class = class.unwrap_or("missing");
-    let Some(text) = &options.prompt else {
-        let expected = "a text, for a model that makes videos from prompts";
-        return Err(Error::argument("--prompt", "missing", expected).into());
+    let is_own = VideoModel::is_in(&dir) && !PROMPTED.contains(&class);
+    let text = match &options.prompt {
+        None if is_own => {
+            let model = VideoModel::open(&dir, &device).with_context(shown)?;
+            return own::run(options, &dir, &model, &device, stop);
+        }
+        Some(text) if is_own => {
+            let expected = "none: this model is told a class, with --class";
+            return Err(Error::argument("--prompt", text, expected).into());
+        }
+        None => {
+            let expected = "a text, for a model that makes videos from prompts";
+            return Err(Error::argument("--prompt", "missing", expected).into());
+        }
+        Some(text) => text,
     };
     match class {
         "WanPipeline" => wan::run(options, &dir, text, &device, stop),

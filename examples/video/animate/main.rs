@@ -11,6 +11,10 @@
 //! a prompt. GIF, APNG and a strip of frames have a record of how they were made:
 //!
 //!     cargo run --release --example verify -- runs/animate-1/clips.gif
+//!
+//! With the feature `mp4`, there is an MP4 file, too:
+//!
+//!     cargo run --release -p aigc-examples-video --features mp4 --example animate -- --class 7
 
 #![forbid(unsafe_code)]
 

@@ -28,7 +28,8 @@ pub(crate) struct Options {
     /// positions.
     #[arg(long, value_name = "N", requires = "prompt")]
     pub(crate) overlap: Option<usize>,
-    /// Latents of a video whose decoding was interrupted, of Wan: they are decoded.
+    /// Latents of a video of Wan whose decoding was interrupted, `latents.safetensors`: they are
+    /// decoded, as the request in the JSON file beside them says.
     #[arg(long, value_name = "FILE", requires = "prompt")]
     pub(crate) latents: Option<PathBuf>,
     /// Class of the clips; by default each in turn.
@@ -51,8 +52,9 @@ impl Options {
     /// Checks what can be known before anything is opened.
     pub(crate) fn check(&self) -> Result<()> {
         let fps = self.fps();
-        if !(0.1..=1000.0).contains(&fps) {
-            return Err(Error::argument("--fps", fps, "0.1 to 1000"));
+        // The times of GIF are hundredths of a second.
+        if !(0.1..=100.0).contains(&fps) {
+            return Err(Error::argument("--fps", fps, "0.1 to 100"));
         }
         self.training.guidance()?;
         let run = &self.training.run;
@@ -68,12 +70,27 @@ impl Options {
             ("--batch", self.training.batch.is_some()),
             ("--digit-size", self.training.digit_size.is_some()),
             ("--classifier", self.training.classifier.is_some()),
+            ("--eval-clips", self.training.eval_clips.is_some()),
+            ("--side", self.training.data.side.is_some()),
+            ("--rgb", self.training.data.rgb),
+            ("--skip-unreadable", self.training.data.skip_unreadable),
         ];
-        for (option, given) in others {
-            if given {
-                let expected = "none with --model, which trains nothing";
-                return Err(Error::argument(option, "given", expected));
-            }
+        refuse(&others, "none with --model, which trains nothing")?;
+        if self.prompt.is_some() {
+            let given = self.training.sampling_steps.is_some();
+            let expected = "none with --prompt: sampling steps are --steps";
+            refuse(&[("--sampling-steps", given)], expected)?;
+        }
+        if self.latents.is_some() {
+            let settled = [
+                ("--negative", self.negative.is_some()),
+                ("--frames", self.training.frames.is_some()),
+                ("--size", self.training.size.is_some()),
+                ("--steps", run.steps.is_some()),
+                ("--guidance", self.training.guidance.is_some()),
+                ("--overlap", self.overlap.is_some()),
+            ];
+            refuse(&settled, "none with --latents, which are only decoded")?;
         }
         if let Some(prompt) = self.prompt.as_deref().filter(|text| text.trim().is_empty()) {
             return Err(Error::argument("--prompt", format!("{prompt:?}"), "a text"));
@@ -110,6 +127,14 @@ impl Options {
     }
 }
 
+/// Fails for the first option that is given.
+fn refuse(options: &[(&str, bool)], expected: &str) -> Result<()> {
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Error::argument(*option, "given", expected)),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +156,8 @@ mod tests {
         };
         assert_eq!(check("--class 7 --frames 8 --size 16"), Ok(()));
         assert_eq!(check("--model x --prompt y --steps 3 --overlap 2"), Ok(()));
+        assert_eq!(check("--model x --sampling-steps 3"), Ok(()));
+        assert_eq!(check("--model x --prompt y --latents z --fps 9"), Ok(()));
         for option in [
             "--resume",
             "--minutes 2",
@@ -138,12 +165,22 @@ mod tests {
             "--data z",
             "--batch 3",
             "--classifier z",
+            "--eval-clips 4",
+            "--side 8",
+            "--rgb",
+            "--prompt y --sampling-steps 3",
+            "--prompt y --latents z --frames 5",
+            "--prompt y --latents z --guidance 2",
         ] {
             let error = check(&format!("--model x {option}")).unwrap_err();
-            let name = option.split(' ').next().unwrap();
+            let mut parts = option.split(' ').rev();
+            let name = parts.find(|part| part.starts_with("--")).unwrap();
             assert!(error.contains(name), "{error}");
         }
-        assert!(check("--fps 0").unwrap_err().contains("`--fps` is 0"));
+        for fps in ["0", "101", "NaN"] {
+            let error = check(&format!("--fps {fps}")).unwrap_err();
+            assert!(error.contains(&format!("`--fps` is {fps}")), "{error}");
+        }
         assert!(check("--guidance=-1").is_err());
         assert!(Options::try_parse_from(["animate", "--prompt", "x"]).is_err());
     }

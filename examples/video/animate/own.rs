@@ -28,10 +28,7 @@ pub(crate) fn run(
         let expected = format!("{width}, the side of the model's frames");
         return Err(Error::argument("--size", side, expected).into());
     }
-    let steps = training
-        .run
-        .steps
-        .unwrap_or(training.sampling_steps as usize);
+    let steps = training.run.steps.unwrap_or(training.sampling_steps());
     let sampling = Sampling {
         scheduler: &model.scheduler,
         shape: SampleShape::new(&[channels, frames, height, width]),

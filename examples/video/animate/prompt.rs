@@ -44,7 +44,10 @@ pub(crate) fn run(
     let fps = video.request.fps.unwrap_or(options.fps());
     let frames = video.frames.dims()[0];
     report(frames, fps, began);
-    let record = record(&video.request, &video.model, &video.scheduler, dir)?;
+    let mut record = record(&video.request, &video.model, &video.scheduler, dir)?;
+    if let Some(adapter) = &options.motion_adapter {
+        record = record.with_setting("motion_adapter_hash", hash_weights(adapter)?);
+    }
     let out = out_dir(options)?;
     let mut writer = writer(&out, &video.frames, fps, &record, frames)?;
     push(&mut writer, &video.frames)?;

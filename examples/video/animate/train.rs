@@ -114,7 +114,7 @@ fn evaluate(
     reader: Option<&ClipReader>,
     device: &Device,
 ) -> Result<Compared> {
-    let n = options.training.eval_clips as usize;
+    let n = options.training.eval_clips.unwrap_or(40) as usize;
     let classes = match sampling.classes {
         Some(classes) => ClassLabels::PerSample(labels_in_turn(classes, n)),
         None => ClassLabels::Random,

@@ -9,7 +9,8 @@ use crate::{
 use aigc_core::{
     CancelToken, Error,
     burn::tensor::{Device, Tensor, TensorData},
-    rng::TorchRng,
+    checkpoint::write_atomic,
+    json,
     text_to_image::ImageSize,
     weights::save_tensors,
 };
@@ -26,8 +27,8 @@ use std::{
 
 /// Name of the tensor in a file of latents.
 const LATENTS: &str = "latents";
-/// Most values of latents.
-const MOST: usize = 1 << 28;
+/// Frames a second of Wan's videos.
+const FPS: f64 = 16.0;
 
 /// Makes a video with Wan.
 pub(crate) fn run(
@@ -43,68 +44,76 @@ pub(crate) fn run(
     }
     let pipeline = WanPipeline::from_pretrained(dir, device);
     let pipeline = opened(pipeline.with_context(|| format!("--model {}", dir.display()))?);
-    let mut request = with_defaults(request(options, text));
+    let request = request(options, text);
     let out = out_dir(options)?;
     let began = Instant::now();
-    let (latents, kept) = match &options.latents {
-        Some(file) => (read_latents(file, device)?, None),
+    let (mut request, latents, kept) = match &options.latents {
+        Some(file) => {
+            let latents = read_latents(file, device)?;
+            (request_of(file, request)?, latents, None)
+        }
         None => {
-            let noise = noise(&pipeline, &request, device)?;
+            let request = pipeline.prepare_request(&request)?;
+            let noise = pipeline.prepare_latents(&request)?;
             let prompts = pipeline.encode_prompts(&request)?;
+            for warning in &prompts.warnings {
+                eprintln!("{warning}");
+            }
             let latents = pipeline.denoise(&request, &prompts, noise, &mut watched(stop)?)?;
-            (latents.clone(), Some(keep(&latents, &out)?))
+            let kept = keep(&latents, &request, &out)?;
+            (request, latents, Some(kept))
         }
     };
     request.num_frames = Some(num_frames(&pipeline, &latents));
-    decode(&pipeline, &request, latents, dir, &out, began, stop)?;
-    if let Some(kept) = kept {
-        std::fs::remove_file(&kept).map_err(Error::io(&kept))?;
+    request.size = Some(size(&pipeline, &latents));
+    let decoded = decode(&pipeline, &request, latents, dir, &out, began, stop);
+    match (decoded, kept) {
+        (Err(error), Some([latents, _])) => {
+            eprintln!(
+                "the latents are kept; --latents {} decodes them",
+                latents.display()
+            );
+            return Err(error);
+        }
+        (decoded, None) => decoded?,
+        (Ok(()), Some(files)) => {
+            for file in files {
+                std::fs::remove_file(&file).map_err(Error::io(&file))?;
+            }
+        }
     }
     outln!("{}", out.join("video.gif").display());
     Ok(())
 }
 
-/// Sets what is not given to what diffusers has by default.
-fn with_defaults(mut request: VideoRequest) -> VideoRequest {
-    request.num_frames.get_or_insert(81);
-    request.size.get_or_insert(ImageSize::new(832, 480));
-    request.fps.get_or_insert(16.0);
-    request.num_inference_steps.get_or_insert(50);
-    request.guidance_scale.get_or_insert(5.0);
-    request
-}
-
-/// Noise of the request's seed, that of PyTorch's generator. The pipeline names values that it does
-/// not have.
-fn noise(pipeline: &WanPipeline, request: &VideoRequest, device: &Device) -> Result<Tensor<5>> {
-    let config = pipeline.autoencoder().config();
-    let frames = request.num_frames.unwrap_or(1).saturating_sub(1);
-    let size = request.size.unwrap_or(ImageSize::new(0, 0));
-    let side = |pixels: u32| pixels as usize / config.spatial_factor();
-    let shape = [
-        1,
-        config.z_dim,
-        1 + frames / config.temporal_factor(),
-        side(size.height),
-        side(size.width),
-    ];
-    let count = shape
-        .iter()
-        .try_fold(1usize, |product, n| product.checked_mul(*n));
-    let Some(count) = count.filter(|count| *count <= MOST) else {
-        let expected = format!("frames and sides with at most {MOST} values of latents");
-        return Err(Error::argument("--frames", format!("{shape:?}"), expected).into());
-    };
-    let values = TorchRng::new(request.seed.unwrap_or(0)).normal_vec(count);
-    Ok(Tensor::from_data(TensorData::new(values, shape), device))
-}
-
-/// Writes latents beside the video to come; decoding needs much memory.
-fn keep(latents: &Tensor<5>, out: &Path) -> Result<PathBuf> {
+/// Writes latents beside the video to come, and the request that they were made for; decoding needs
+/// much memory. Returns both files.
+fn keep(latents: &Tensor<5>, request: &VideoRequest, out: &Path) -> Result<[PathBuf; 2]> {
     let path = out.join("latents.safetensors");
     let tensors = BTreeMap::from([(LATENTS.to_string(), latents.to_data())]);
     save_tensors(&tensors, &path)?;
-    Ok(path)
+    let made = path.with_extension("json");
+    write_atomic(&made, serde_json::to_string_pretty(request)?.as_bytes())?;
+    Ok([path, made])
+}
+
+/// The request that latents were made for, as [`keep`] wrote it beside them, with the frames a
+/// second that are given now. Without that file, only the given prompt is known: the record of the
+/// video must not name a seed or steps that are not those of the latents.
+fn request_of(latents: &Path, given: VideoRequest) -> Result<VideoRequest> {
+    let path = latents.with_extension("json");
+    let mut request = VideoRequest::new(given.prompt.clone());
+    if path.is_file() {
+        request = json::read_file(&path, |text| {
+            serde_json::from_str(text).map_err(|error| Error::Json(error.to_string()))
+        })?;
+    }
+    if request.prompt != given.prompt {
+        let expected = format!("{:?}, as {} says", request.prompt, path.display());
+        return Err(Error::argument("--prompt", format!("{:?}", given.prompt), expected).into());
+    }
+    request.fps = given.fps.or(request.fps).or(Some(FPS));
+    Ok(request)
 }
 
 /// Reads what [`keep`] wrote.
@@ -129,6 +138,9 @@ fn read_latents(path: &Path, device: &Device) -> Result<Tensor<5>> {
         .chunks_exact(4)
         .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
         .collect();
+    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+        return Err(failed(format!("{LATENTS} contains {value}, which is not finite")).into());
+    }
     Ok(Tensor::from_data(TensorData::new(values, shape), device))
 }
 
@@ -136,6 +148,13 @@ fn read_latents(path: &Path, device: &Device) -> Result<Tensor<5>> {
 fn num_frames(pipeline: &WanPipeline, latents: &Tensor<5>) -> usize {
     let factor = pipeline.autoencoder().config().temporal_factor();
     1 + latents.dims()[2].saturating_sub(1) * factor
+}
+
+/// Size of the frames that latents stand for.
+fn size(pipeline: &WanPipeline, latents: &Tensor<5>) -> ImageSize {
+    let factor = pipeline.autoencoder().config().spatial_factor();
+    let [.., height, width] = latents.dims().map(|side| (side * factor) as u32);
+    ImageSize::new(width, height)
 }
 
 /// Decodes chunk by chunk; memory holds one chunk of frames.
@@ -149,7 +168,7 @@ fn decode(
     stop: &CancelToken,
 ) -> Result<()> {
     let frames = num_frames(pipeline, &latents);
-    let fps = request.fps.unwrap_or(16.0);
+    let fps = request.fps.unwrap_or(FPS);
     let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
     let record = record(request, &name, &pipeline.scheduler().to_json(), dir)?;
     let mut files: Option<ClipWriter> = None;

@@ -108,6 +108,16 @@ fn evaluate(options: &Options, stop: &CancelToken) -> Result<()> {
         return Err(Error::argument("clips", clips.shape(), expected).into());
     }
     let reader = ClipReader::new(options.classifier.as_deref(), &clips, &device)?;
+    let recorded = settings.model.image_model.as_ref();
+    let image = options.floor.as_ref().or(recorded.map(|image| &image.path));
+    let opened = |dir: &PathBuf| {
+        let image = ImageModel::open(dir, &device);
+        image.with_context(|| format!("--floor {}", dir.display()))
+    };
+    let image = image.map(opened).transpose()?;
+    if let Some(image) = &image {
+        image.check_frames(&clips, "--floor")?;
+    }
     let sampling = Sampling {
         scheduler: &model.scheduler,
         shape: model.shape,
@@ -135,15 +145,11 @@ fn evaluate(options: &Options, stop: &CancelToken) -> Result<()> {
         .with_setting("guidance_scale", scale)
         .save(&first(samples, 10), run.path(), "clips")?;
 
-    let recorded = settings.model.image_model.as_ref();
-    let image = options.floor.as_ref().or(recorded.map(|image| &image.path));
-    let image = image
-        .map(|dir| ImageModel::open(dir, &device))
-        .transpose()?;
     let (mut floor, mut equal) = (Value::Null, None);
     if let Some(image) = &image {
         let sampling = Sampling {
             scheduler: &image.scheduler,
+            classes: sampling.classes.filter(|_| image.classes().is_some()),
             ..sampling
         };
         let frames = sampling.shape.dims()[1];
@@ -169,7 +175,8 @@ fn evaluate(options: &Options, stop: &CancelToken) -> Result<()> {
     let command: Vec<String> = std::env::args().skip(1).collect();
     let figures = json!({
         "command": format!("reproduce_video {}", command.join(" ")),
-        "steps": settings.trainer.max_steps,
+        // A time limit may have ended the training before the last step of its settings.
+        "steps": run.checkpoint_steps().ok().and_then(|steps| steps.last().copied()),
         "seconds_per_clip": seconds / bench.n as f64,
         "network": compared.to_json(),
         "goals": goals,

@@ -26,6 +26,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> Result<()> {
         let expected = "none: `evaluate` reads digits";
         return Err(Error::argument("--classifier", path.display(), expected).into());
     }
+    if let Some(clips) = training.eval_clips {
+        let expected = "none: `evaluate` has its own number of clips";
+        return Err(Error::argument("--eval-clips", clips, expected).into());
+    }
     let device = training.run.device()?;
     let job = Job::prepare(training, NAME, &device)?;
     let sampling = job.sampling(training, &stop)?;

@@ -57,40 +57,43 @@ pub struct Clips {
 }
 
 impl ClipsConfig {
-    /// Clips of images, of a place that has defaults by the size of the images: speeds are 1/32 to
-    /// 1/16 of a frame's side per frame.
+    /// Clips of images. What `place` leaves open depends on the images; speeds are 1/32 to 1/16 of
+    /// a frame's side per frame.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for images that do not fit into a frame; errors of reading.
+    /// [`Error::InvalidArgument`] for a number or a size of frames out of range, and for images
+    /// that do not fit into a frame; errors of reading.
     pub fn new(
         images: &ImagesConfig,
         place: Place,
         batch_size: usize,
         seed: u64,
     ) -> Result<ClipsConfig> {
-        let opened = images.open(READ, seed)?;
         let embedded = images.path.is_none();
         let canvas = place.canvas.unwrap_or(if embedded { 16 } else { 32 });
+        let num_frames = place.frames.unwrap_or(if embedded { 8 } else { 16 });
+        check(num_frames, canvas)?;
+        let opened = images.open(READ, seed)?;
         let side = opened.shape.height.max(opened.shape.width);
         let most = match place.fills {
             true => canvas * 3 / 4,
             false => canvas * 5 / 8,
         };
         let digit_size = place.digit_size.unwrap_or(side.min(most).max(1));
-        if digit_size >= canvas {
-            let expected = format!("less than {canvas}, the side of a frame");
+        if !(1..canvas).contains(&digit_size) {
+            let expected = format!("1 to {}, less than the side of a frame", canvas - 1);
             return Err(Error::argument("--digit-size", digit_size, expected));
         }
         let unit = canvas as f32 / 32.0;
         let moving = MovingDigitsConfig {
-            num_frames: place.frames.unwrap_or(if embedded { 8 } else { 16 }),
+            num_frames,
             canvas,
             digit_size: Some(digit_size),
             speed: [unit, 2.0 * unit],
             seed,
             ..MovingDigitsConfig::default()
         };
-        check(&moving)?;
+        moving.validate()?;
         Ok(ClipsConfig {
             images: images.recorded(&opened),
             moving,
@@ -99,17 +102,16 @@ impl ClipsConfig {
     }
 }
 
-/// Checks what motion is measured with, and what the command line names.
-fn check(moving: &MovingDigitsConfig) -> Result<()> {
-    if !(4..=1024).contains(&moving.num_frames) {
+/// Fails for a number of frames, or a side of a frame, that cannot be trained or measured.
+fn check(num_frames: usize, canvas: usize) -> Result<()> {
+    if !(4..=1024).contains(&num_frames) {
         let expected = "4 to 1024 frames: motion is measured over four";
-        return Err(Error::argument("--frames", moving.num_frames, expected));
+        return Err(Error::argument("--frames", num_frames, expected));
     }
-    if !(8..=256).contains(&moving.canvas) {
-        let expected = "8 to 256 pixels";
-        return Err(Error::argument("--size", moving.canvas, expected));
+    if !(8..=256).contains(&canvas) {
+        return Err(Error::argument("--size", canvas, "8 to 256 pixels"));
     }
-    moving.validate()
+    Ok(())
 }
 
 impl Clips {
@@ -118,20 +120,21 @@ impl Clips {
     /// # Errors
     /// Errors of reading, which name the file; [`Error::InvalidArgument`] for frames out of range.
     pub fn open(config: &ClipsConfig, device: &Device) -> Result<Self> {
-        check(&config.moving)?;
+        check(config.moving.num_frames, config.moving.canvas)?;
+        config.moving.validate()?;
         let images = config.images.open(READ, config.moving.seed)?;
         let Images {
             train, held_out, ..
         } = &images;
         let (train, held_out) = (read(train, device)?, read(held_out, device)?);
         let all = train.0.iter().chain(&held_out.0);
-        let most = all.map(|image| image.label).collect::<Option<Vec<u32>>>();
-        let classes = most.and_then(|labels| labels.into_iter().max());
+        let labels = all.map(|image| image.label).collect::<Option<Vec<u32>>>();
+        let largest = labels.and_then(|labels| labels.into_iter().max());
         let side = config.moving.canvas;
         Ok(Self {
             config: config.clone(),
             frame: ImageShape::new(images.shape.channels, side, side),
-            classes: classes.map(|most| most as usize + 1),
+            classes: largest.map(|label| label as usize + 1),
             train,
             held_out,
         })
@@ -323,10 +326,19 @@ mod tests {
             ..place
         };
         assert!(error(canvas).contains("`--size` is 4"));
-        let digit = Place {
-            digit_size: Some(16),
+        let largest = Place {
+            canvas: Some(usize::MAX),
             ..place
         };
-        assert!(error(digit).contains("`--digit-size` is 16"));
+        assert!(error(largest).contains("8 to 256 pixels"));
+        for size in [0, 16] {
+            let digit = Place {
+                digit_size: Some(size),
+                ..place
+            };
+            let message = error(digit);
+            let expected = format!("`--digit-size` is {size}, expected 1 to 15");
+            assert!(message.contains(&expected), "{message}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use aigc_core::{
     burn::tensor::Tensor,
     eval::{
         Proportion,
-        video::{clip_motions, compensated_flicker, flicker},
+        video::{ClipMotion, clip_motions, compensated_flicker, flicker},
     },
 };
 use aigc_examples::outln;
@@ -39,7 +39,8 @@ pub struct ClipFigures {
     pub seen: Proportion,
     /// Mean speed between bounces of what is seen, in pixels per frame.
     pub speed: f64,
-    /// Mean over clips of the deviation of the speed, in pixels per frame.
+    /// Mean over clips of the deviation of the speed between bounces, in pixels per frame; of a
+    /// clip with a bounce in every second frame or more, the deviation of all of its steps.
     pub deviation: f64,
     /// The share of clips whose speed deviates by at most 0.3 pixels per frame, and in which
     /// something is seen.
@@ -66,7 +67,7 @@ impl ClipFigures {
         let motions = clip_motions(clips, FLOOR)?;
         let seen: Vec<_> = motions.into_iter().flatten().collect();
         let of_seen = |value: &dyn Fn(usize) -> f64| mean((0..seen.len()).map(value));
-        let steady = seen.iter().filter(|motion| motion.deviation <= STEADY);
+        let steady = seen.iter().filter(|motion| deviation(motion) <= STEADY);
         let readings = reader.map(|reader| reader.read(clips)).transpose()?;
         let right = match (&readings, asked) {
             (Some(readings), Some(asked)) => Some(readings.right(asked)?),
@@ -81,7 +82,7 @@ impl ClipFigures {
             compensated_flicker: mean(compensated_flicker(clips, SEARCH)?.into_iter()),
             seen: Proportion::new(seen.len(), count)?,
             speed: of_seen(&|clip| seen[clip].speed),
-            deviation: of_seen(&|clip| seen[clip].deviation),
+            deviation: of_seen(&|clip| deviation(&seen[clip])),
             steady: Proportion::new(steady.count(), count)?,
             bounces: of_seen(&|clip| seen[clip].bounces as f64),
         })
@@ -103,6 +104,24 @@ impl ClipFigures {
             "bounces": self.bounces,
         })
     }
+}
+
+/// The deviation of the speed between bounces. An object that trembles bounces at nearly every
+/// step, and [`ClipMotion`] has too few steps left to say anything; for it, the root of the mean
+/// squared deviation of all steps along each axis from their mean counts.
+fn deviation(motion: &ClipMotion) -> f64 {
+    let count = motion.centres.len();
+    if 2 * motion.bounces < count {
+        return motion.deviation;
+    }
+    let squares = |axis: usize| {
+        let pairs = motion.centres.windows(2);
+        let steps: Vec<f64> = pairs.map(|pair| pair[1][axis] - pair[0][axis]).collect();
+        let typical = mean(steps.iter().copied());
+        let squares = steps.iter().map(|step| (step - typical).powi(2));
+        squares.sum::<f64>()
+    };
+    ((squares(0) + squares(1)) / (2 * (count - 1)) as f64).sqrt()
 }
 
 /// The mean; not a number of nothing, which reaches no goal.
@@ -251,6 +270,30 @@ mod tests {
     use crate::{Clips, ClipsConfig, Place};
     use aigc_core::{data::SampleBatch, device::device};
     use aigc_examples::ImagesConfig;
+
+    /// A dot that jumps to and fro has no steps between bounces, and is not steady.
+    #[test]
+    fn trembling_is_not_steady() {
+        let flex = device("flex").unwrap();
+        let dot = |column: usize| {
+            let [before, after] =
+                [column, 15 - column].map(|width| Tensor::<5>::zeros([1, 1, 1, 16, width], &flex));
+            let dot = Tensor::<5>::ones([1, 1, 1, 16, 1], &flex);
+            Tensor::cat(vec![before, dot, after], 4)
+        };
+        let clip = |columns: [usize; 8]| {
+            let clip = Tensor::cat(columns.map(dot).to_vec(), 2);
+            ClipFigures::new(&clip, None, None).unwrap()
+        };
+        let trembles = clip([6, 9, 6, 9, 6, 9, 6, 9]);
+        assert_eq!((trembles.bounces, trembles.steady.count()), (6.0, 0));
+        // Steps of ±3 in columns, four of seven to the right, and none in rows.
+        let expected = (0.5 * (9.0 - (3.0f64 / 7.0).powi(2))).sqrt();
+        assert!((trembles.deviation - expected).abs() < 1e-6, "{trembles:?}");
+        let moves = clip([3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!((moves.bounces, moves.steady.count()), (0.0, 1));
+        assert!(moves.deviation < 1e-6, "{moves:?}");
+    }
 
     /// Held-out clips meet the goals beside others.
     #[test]

@@ -1,5 +1,5 @@
-//! Clips as files: GIF, APNG and Y4M, and a strip of frames as PNG, with a record of how they were
-//! made.
+//! Clips as files: GIF, APNG, Y4M and, with the feature `mp4`, MP4, and a strip of frames as PNG,
+//! with a record of how they were made.
 
 use aigc_core::{
     Error, Result,
@@ -17,7 +17,11 @@ use std::path::{Path, PathBuf};
 /// Frames of a strip.
 const STRIP: usize = 8;
 /// Endings of the files of a video.
-const ENDINGS: [&str; 3] = ["gif", "apng", "y4m"];
+const ENDINGS: &[&str] = if cfg!(feature = "mp4") {
+    &["gif", "apng", "y4m", "mp4"]
+} else {
+    &["gif", "apng", "y4m"]
+};
 
 /// Hash of the weights in a directory and in the directories of its parts.
 ///
@@ -113,8 +117,9 @@ impl Gallery {
         save_video_with_provenance(&samples.values, self.grid, self.fps, &record, path)
     }
 
-    /// Writes clips side by side as `stem.gif`, `stem.apng` and `stem.y4m`, and eight frames of
-    /// each as a row of `stem-strip.png`. YUV4MPEG2 has no place for a record.
+    /// Writes clips side by side as `stem.gif`, `stem.apng`, `stem.y4m` and, with the feature
+    /// `mp4`, `stem.mp4`, and eight frames of each as a row of `stem-strip.png`. YUV4MPEG2 and MP4
+    /// have no record.
     ///
     /// # Errors
     /// Errors of the files.
@@ -145,8 +150,8 @@ pub struct ClipWriter {
 }
 
 impl ClipWriter {
-    /// Begins `dir/stem.gif`, `dir/stem.apng` and `dir/stem.y4m` of `frames` frames, each a grid of
-    /// images.
+    /// Begins `dir/stem.gif`, `dir/stem.apng`, `dir/stem.y4m` and, with the feature `mp4`,
+    /// `dir/stem.mp4` of `frames` frames, each a grid of images.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for frames a second that are out of range; [`Error::Io`] if a
@@ -163,7 +168,7 @@ impl ClipWriter {
             let path = dir.join(format!("{stem}.{ending}"));
             let video = VideoWriter::create(&path, grid, fps)?;
             match *ending {
-                "y4m" => Ok(video),
+                "y4m" | "mp4" => Ok(video),
                 _ => video.with_provenance(record.clone()),
             }
         };
@@ -249,6 +254,8 @@ mod tests {
         // Five frames of three clips.
         let strip = image::open(dir.path().join("clips-strip.png")).unwrap();
         assert_eq!((strip.width(), strip.height()), (5 * 66 + 2, 3 * 66 + 2));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+        // One more than the videos: the strip.
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        assert_eq!(files.count(), ENDINGS.len() + 1);
     }
 }

@@ -1,6 +1,6 @@
 //! Trained image models that are set in motion.
 
-use crate::hash_weights;
+use crate::{Clips, hash_weights};
 use aigc_core::{
     Error, Result,
     burn::tensor::Device,
@@ -8,7 +8,8 @@ use aigc_core::{
     data::{ImageShape, moving_digits::MovingDigitsConfig},
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DpmMultistepScheduler, ForwardProcess, Pipeline, UNet2dModel,
+    AnyDenoiser, AnyScheduler, Denoiser, DpmMultistepScheduler, ForwardProcess, Pipeline,
+    UNet2dModel,
 };
 use aigc_examples::ImagesConfig;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,22 @@ struct SavedData {
     moving: Option<MovingDigitsConfig>,
 }
 
+/// What the image model of a run learned; nothing of a directory without settings of a run.
+/// Settings that cannot be read are reported.
+fn learned(dir: &Path) -> Option<SavedData> {
+    let run = RunDir::open(dir).ok()?;
+    if !run.config_path().is_file() {
+        return None;
+    }
+    match run.config::<Saved>() {
+        Ok(saved) => Some(saved.data),
+        Err(error) => {
+            eprintln!("--image-model: which images it learned is not known: {error}");
+            None
+        }
+    }
+}
+
 impl ImageModel {
     /// Opens the directory of a run with a pipeline in it, or of a pipeline.
     ///
@@ -87,13 +104,8 @@ impl ImageModel {
                 return Err(Error::argument("--image-model", other.class(), expected));
             }
         };
-        let saved = match is_run {
-            true => RunDir::open(dir).and_then(|run| run.config::<Saved>()).ok(),
-            false => None,
-        };
-        let (images, moving) = saved
-            .map(|saved| (saved.data.images, saved.data.moving))
-            .unzip();
+        let data = if is_run { learned(dir) } else { None };
+        let (images, moving) = data.map(|data| (data.images, data.moving)).unzip();
         let path = dir.canonicalize().map_err(Error::io(dir))?;
         Ok(Self {
             network,
@@ -106,6 +118,40 @@ impl ImageModel {
             images,
             moving: moving.flatten(),
         })
+    }
+
+    /// Number of classes, without the null class.
+    pub fn classes(&self) -> Option<usize> {
+        let null = usize::from(self.network.null_class().is_some());
+        self.network.num_classes().map(|count| count - null)
+    }
+
+    /// Fails unless the model makes frames like those of clips, of each of their classes. `option`
+    /// is the name of the option that the model was given with.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] with the shape, or the number of classes.
+    pub fn check_frames(&self, clips: &Clips, option: &str) -> Result<()> {
+        if self.shape != clips.frame {
+            let frame = clips.frame;
+            let expected = format!("a model of images of {frame}, the frames of the data");
+            return Err(Error::argument(option, self.shape, expected));
+        }
+        match (self.classes(), clips.classes) {
+            (Some(known), Some(classes)) if classes > known => {
+                let expected = format!("a model of {classes} classes, those of the data");
+                Err(Error::argument(option, known, expected))
+            }
+            (Some(_), None) => {
+                let expected = "images with classes, which the image model has";
+                Err(Error::argument(
+                    "--data",
+                    "images without classes",
+                    expected,
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The process that the network was trained with, as its scheduler describes it.

@@ -98,7 +98,7 @@ impl Job {
             shape: self.clips.shape(),
             classes: unet.num_class_embeds.map(|count| count - null),
             device: &self.device,
-            steps: options.sampling_steps as usize,
+            steps: options.sampling_steps(),
             scale: options.guidance()?,
             stop,
         })

@@ -10,7 +10,7 @@
 //! | `settings`, `job` | settings of a run, its preparation and training |
 //! | `sampling` | clips from noise |
 //! | `reading`, `figures`, `goals` | what a classifier reads in clips; figures beside the data's |
-//! | `files` | GIF, APNG, Y4M and frame strips |
+//! | `files` | GIF, APNG, Y4M, MP4 and frame strips |
 #![forbid(unsafe_code)]
 
 mod clips;

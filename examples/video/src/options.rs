@@ -28,12 +28,9 @@ pub struct TrainingOptions {
     /// Clips in a batch; 8 by default.
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// Number of sampling steps.
-    #[arg(
-        long, value_name = "N", default_value_t = 20,
-        value_parser = clap::value_parser!(u32).range(1..=1000)
-    )]
-    pub sampling_steps: u32,
+    /// Number of sampling steps; 20 by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub sampling_steps: Option<u32>,
     /// Scale of classifier-free guidance; by default 2 for a trained network.
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
@@ -41,18 +38,20 @@ pub struct TrainingOptions {
     /// them, the nearest training image is what is read in a frame.
     #[arg(long, value_name = "FILE")]
     pub classifier: Option<PathBuf>,
-    /// Number of clips that the model is evaluated with.
-    #[arg(
-        long, value_name = "N", default_value_t = 40,
-        value_parser = clap::value_parser!(u32).range(2..=100_000)
-    )]
-    pub eval_clips: u32,
+    /// Number of clips that the model is evaluated with; 40 by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub eval_clips: Option<u32>,
     /// Options of the run.
     #[command(flatten)]
     pub run: RunOptions,
 }
 
 impl TrainingOptions {
+    /// Number of sampling steps of a trained network.
+    pub fn sampling_steps(&self) -> usize {
+        self.sampling_steps.unwrap_or(20) as usize
+    }
+
     /// Scale of classifier-free guidance of a trained network.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use aigc_core::{
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_diffusion::{
-    Denoiser, DiffusionObjectiveConfig, DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig,
+    DiffusionObjectiveConfig, DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig,
     PredictionType, SigmaScheduleFlags, Thresholding,
 };
 use aigc_examples::ImagesConfig;
@@ -78,7 +78,7 @@ pub(crate) fn new(options: &TrainingOptions, device: &Device) -> Result<Begun> {
             image.process(),
             image.scheduler.prediction_type,
         ),
-        // What is not noise is learned at high noise, too: there, errors of ε would be large.
+        // The clip is predicted at high noise, too, where predictions of ε have large errors.
         None => (
             VideoModelConfig::small(clips.frame, frames, clips.classes, device)?,
             ForwardProcess::default(),
@@ -86,7 +86,7 @@ pub(crate) fn new(options: &TrainingOptions, device: &Device) -> Result<Begun> {
         ),
     };
     if let Some(image) = &image {
-        check_frames(image, &clips)?;
+        image.check_frames(&clips, "--image-model")?;
     }
     let dropped = model.unet.null_class.is_some();
     let (steps, minutes) = match (&image, &data.images.path) {
@@ -161,32 +161,6 @@ fn data(options: &TrainingOptions, image: Option<&ImageModel>) -> Result<ClipsCo
         return Err(Error::argument("--batch", 0, "at least 1").into());
     }
     Ok(ClipsConfig::new(&images, place, batch, options.run.seed)?)
-}
-
-/// Fails unless the image model makes frames of these clips.
-fn check_frames(image: &ImageModel, clips: &Clips) -> aigc_core::Result<()> {
-    let (shape, frame) = (image.shape, clips.frame);
-    if shape.channels != frame.channels {
-        let expected = format!("images with {} channels, as the data's", frame.channels);
-        return Err(Error::argument("--image-model", shape, expected));
-    }
-    let null = usize::from(image.network.null_class().is_some());
-    let known = image.network.num_classes().map(|count| count - null);
-    match (known, clips.classes) {
-        (Some(known), Some(classes)) if classes > known => {
-            let expected = format!("a model of {classes} classes, those of the data");
-            Err(Error::argument("--image-model", known, expected))
-        }
-        (Some(_), None) => {
-            let expected = "images with classes, which the image model has";
-            Err(Error::argument(
-                "--data",
-                "images without classes",
-                expected,
-            ))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Settings of a run to resume.

@@ -120,6 +120,11 @@ fn digits_are_trained_drawn_and_drawn_again() {
         error.contains("`--frames` is 5, expected 1 to 4"),
         "{error}"
     );
+    let error = refused(dir, "--model run --prompt ball");
+    assert!(
+        error.contains("`--prompt` is ball, expected none"),
+        "{error}"
+    );
     let error = refused(dir, "--model run --class 10");
     assert!(
         error.contains("`--class` is 10, expected below 10"),
@@ -238,6 +243,9 @@ fn animate_diff_makes_a_video() {
         command.args(["--prompt", "red ball moves"]);
         command
     };
+    let output = animate(dir, "").arg("--model").arg(&model).output();
+    let error = output.unwrap().stderr;
+    assert!(String::from_utf8_lossy(&error).contains("`--prompt` is missing"));
     let text = finish(with("--frames 4 --size 16 --steps 2 --seed 4 --out video"));
     assert!(text.contains("4 frames in "), "{text}");
     for name in ["video.gif", "video.apng", "video-strip.png"] {
@@ -249,6 +257,15 @@ fn animate_diff_makes_a_video() {
     }
     let strip = image::open(dir.join("video/video-strip.png")).unwrap();
     assert_eq!((strip.width(), strip.height()), (64, 16));
+
+    // The record names the weights of motion modules from elsewhere.
+    let mut elsewhere = with("--frames 2 --size 16 --steps 1 --out adapted");
+    elsewhere
+        .arg("--motion-adapter")
+        .arg(model.join("motion_adapter"));
+    finish(elsewhere);
+    let adapted = record(dir.join("adapted/video.gif"));
+    assert!(adapted.settings["motion_adapter_hash"].is_string());
 
     // More frames than the 16 positions.
     let long = "--frames 18 --size 16 --steps 1 --out long";
@@ -277,10 +294,11 @@ fn wan_writes_frames_as_they_come() {
         text.contains("5 frames in ") && text.contains("of that, decoding"),
         "{text}"
     );
-    let record = record(dir.join("video/video.apng"));
-    assert_eq!(record.settings["request"]["num_frames"], 5);
+    let made = record(dir.join("video/video.apng"));
+    assert_eq!(made.settings["request"]["num_frames"], 5);
     // The latents are not needed any more.
     assert!(!dir.join("video/latents.safetensors").exists());
+    assert!(!dir.join("video/latents.json").exists());
     let output = with("--frames 6 --size 16 --steps 2 --out bad")
         .output()
         .unwrap();
@@ -296,6 +314,28 @@ fn wan_writes_frames_as_they_come() {
     finish(with("--latents kept.safetensors --out kept"));
     assert!(dir.join("kept/video.gif").is_file());
     assert!(dir.join("kept.safetensors").is_file());
+    // Their record has the settings in the file beside them, and no others.
+    let made = record(dir.join("kept/video.apng"));
+    assert_eq!(made.seed, None);
+    assert!(made.settings["request"]["num_inference_steps"].is_null());
+    // Two latents; each but the first stands for two frames of four times its side.
+    assert_eq!(made.settings["request"]["num_frames"], 3);
+    assert_eq!(made.settings["request"]["size"]["width"], 8);
+    let request = "{\"prompt\": \"a red ball\", \"seed\": 9, \"num_inference_steps\": 3}";
+    std::fs::write(dir.join("kept.json"), request).unwrap();
+    finish(with("--latents kept.safetensors --out again"));
+    let made = record(dir.join("again/video.apng"));
+    assert_eq!(made.seed, Some(9));
+    assert_eq!(made.settings["request"]["num_inference_steps"], 3);
+    std::fs::write(dir.join("kept.json"), request.replace("red", "blue")).unwrap();
+    let output = with("--latents kept.safetensors --out bad")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("`--prompt`") && error.contains("a blue ball"),
+        "{error}"
+    );
     std::fs::write(dir.join("bad.safetensors"), "none").unwrap();
     let output = with("--latents bad.safetensors --out bad")
         .output()

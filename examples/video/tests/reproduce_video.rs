@@ -50,6 +50,15 @@ fn networks_are_trained_and_evaluated() {
     assert!(figures["network"]["frechet_lenet5"]["data"]["frames"].is_f64());
     assert_eq!(figures["goals"].as_array().unwrap().len(), 4);
     assert!(figures["floor"]["samples"]["flicker"].is_f64());
+    assert_eq!(figures["steps"], 2);
+    // An image model of other frames is refused before anything is drawn.
+    run("image --data mnist --size 8 --batch 4 --steps 2");
+    let floor = format!("{EVALUATE} --floor runs/video-frames-2");
+    let error = world.fails("reproduce_video", &floor);
+    assert!(
+        error.contains("`--floor` is 1×8×8, expected a model of images of 1×16×16"),
+        "{error}"
+    );
 
     // Motion modules alone, for frames like those of the image model.
     let text = run(&format!("train --image-model runs/video-frames-1 {short}"));
@@ -75,6 +84,8 @@ fn mistakes_are_named() {
             "train --data mnist --classifier lenet.safetensors",
             "`--classifier`",
         ),
+        ("train --data mnist --eval-clips 4", "`--eval-clips` is 4"),
+        ("image --data mnist --size 300", "`--size` is 300"),
         ("evaluate", "runs/video-diffusion"),
         ("evaluate --guidance=-1", "`--guidance` is -1"),
     ] {

@@ -4,6 +4,8 @@
 mod families;
 #[path = "hub/pipelines.rs"]
 mod pipelines;
+#[path = "hub/sound_and_video.rs"]
+mod sound_and_video;
 
 use aigc_core::{Error, Result, device, hub::Hub, hub_model::ModelFiles};
 use aigc_tests::own_fixtures;

@@ -96,11 +96,12 @@ fn statistics_of_chorales() {
     let held = repeats(&chorales.test);
     println!("pitch classes {distance:.3} apart; per 100 changes {fifths:.2} fifths, {octaves:.2}");
     assert!(distance < 0.1);
-    // Bach avoids them, and three quarters of all sixteenths are held.
-    assert!(
-        found.changes > 10_000 && fifths < 1.0 && octaves < 1.0,
-        "{found:?}"
+    // Counted by a program that shares no code with this one. Bach avoids both.
+    assert_eq!(
+        (found.changes, found.fifths, found.octaves),
+        (19_626, 31, 27)
     );
+    // Three quarters of all sixteenths are held.
     assert!((held - 0.77).abs() < 0.01, "{held}");
 
     let index = CopyIndex::new(&chorales.train);

@@ -67,6 +67,16 @@ fn vits_is_that_of_transformers() {
             case.assert_equal_ints("durations", &durations(&speech.latents.durations));
             case.assert_within("latents", &speech.latents.latents);
             case.assert_within("waveform", &speech.waveform);
+            let (latents, mut parts) = (&speech.latents, vec![]);
+            let collect = |samples: Tensor<2>| {
+                parts.push(samples);
+                Ok(())
+            };
+            let (decoder, speaker) = (&voice.decoder, latents.speaker.as_ref());
+            decoder
+                .decode_chunks(latents.latents.clone(), speaker, 3, collect)
+                .unwrap();
+            case.assert_within("waveform", &Tensor::cat(parts, 1));
             let found = ints(speech.lengths.clone(), [speech.lengths.len()]);
             case.assert_equal_ints("sequence_lengths", &found);
 

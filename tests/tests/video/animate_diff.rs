@@ -36,7 +36,8 @@ fn pipelines() {
         let (pipeline, request) = (open(case), request(case));
         let prompts = pipeline.encode_prompts(&request).unwrap();
         case.assert_within("prompt_embeds", &prompts.prompt);
-        case.assert_within("negative_prompt_embeds", &prompts.negative);
+        let negative = prompts.negative.as_ref().expect("a request with guidance");
+        case.assert_within("negative_prompt_embeds", negative);
         let mut options = VideoOptions::default();
         let latents = pipeline
             .denoise(&request, &prompts, case.float("latents"), &mut options)
@@ -107,12 +108,39 @@ fn frames_past_the_positions() {
     });
 }
 
+/// Without guidance, the negative prompt is not encoded.
+#[test]
+fn without_guidance_there_is_no_negative_prompt() {
+    every(is_animate_diff, |case| {
+        let pipeline = open(case);
+        let plain = request(case).with_guidance_scale(1.0);
+        let prompts = pipeline.encode_prompts(&plain).unwrap();
+        assert!(prompts.negative.is_none() && prompts.warnings.is_empty());
+        let options = &mut VideoOptions::default();
+        let latents = || case.float::<5>("latents");
+        pipeline
+            .denoise(&plain, &prompts, latents(), options)
+            .unwrap();
+        let missing = pipeline.denoise(&request(case), &prompts, latents(), options);
+        let message = missing.unwrap_err().to_string();
+        assert!(message.contains("`prompts`"), "{message}");
+    });
+}
+
 #[test]
 fn wrong_requests_name_their_field() {
     every(is_animate_diff, |case| {
         let pipeline = open(case);
         let requests = [
             ("num_frames", request(case).with_num_frames(0)),
+            // Latents that no memory holds.
+            (
+                "num_frames",
+                request(case)
+                    .with_num_frames(1 << 14)
+                    .with_size(1 << 14, 1 << 14)
+                    .with_window_overlap(1),
+            ),
             ("width", request(case).with_size(15, 16)),
             ("height", request(case).with_size(16, 0)),
             ("fps", request(case).with_fps(0.0)),
@@ -134,6 +162,11 @@ fn wrong_requests_name_their_field() {
         let options = &mut VideoOptions::default();
         let found = pipeline.denoise(&request(case), &prompts, latents, options);
         assert!(found.unwrap_err().to_string().contains("`latents`"));
+        // A step whose latents are not finite is named.
+        let latents = case.float::<5>("latents") * f32::NAN;
+        let found = pipeline.denoise(&request(case), &prompts, latents, options);
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains("at step 1 of"), "{message}");
 
         let mut options = VideoOptions::default();
         options.cancel.cancel();

@@ -161,7 +161,13 @@ fn videos_that_fail_leave_nothing() {
     }
     let path = dir.path().join("a.y4m");
     assert!(VideoWriter::create(&path, grid(), f64::NAN).is_err());
-    assert!(VideoWriter::create(&dir.path().join("a.mp4"), grid(), 8.0).is_err());
+    assert!(VideoWriter::create(&dir.path().join("a.webm"), grid(), 8.0).is_err());
+    let fast = VideoWriter::create(&dir.path().join("a.gif"), grid(), 120.0);
+    let error = fast.unwrap_err().to_string();
+    assert!(
+        error.contains("`fps` is 120, expected at most 100"),
+        "{error}"
+    );
     let video = VideoWriter::create(&path, grid(), 8.0).unwrap();
     let error = video
         .with_provenance(Provenance::new("x"))

@@ -1,7 +1,7 @@
 //! Wan's pipeline against diffusers, and its requests.
 
-use aigc_core::{Result, device::device, testing::values};
-use aigc_diffusion::WanTransformer3dModel;
+use aigc_core::{Error, Result, device::device, rng::InitWeights, testing::values};
+use aigc_diffusion::{Scheduler, WanTransformer3dModel};
 use aigc_pipelines::video::{VideoOptions, VideoProgress, VideoRequest, VideoStage, WanPipeline};
 use aigc_tests::fixtures::{Case, every};
 use burn::tensor::Tensor;
@@ -43,7 +43,8 @@ fn pipelines() {
         let (pipeline, request) = (open(case), request(case));
         let prompts = pipeline.encode_prompts(&request).unwrap();
         case.assert_within("prompt_embeds", &prompts.prompt);
-        case.assert_within("negative_prompt_embeds", &prompts.negative);
+        let negative = prompts.negative.as_ref().expect("a request with guidance");
+        case.assert_within("negative_prompt_embeds", negative);
         let mut options = VideoOptions::default();
         let latents = pipeline
             .denoise(&request, &prompts, case.float("latents"), &mut options)
@@ -94,6 +95,63 @@ fn videos_can_be_made_again() {
     });
 }
 
+/// A request in steps: the same video as in one call, whose frames may go elsewhere.
+#[test]
+fn videos_are_made_in_steps() {
+    every(is_wan, |case| {
+        let pipeline = open(case);
+        let mut given = request(case).with_num_inference_steps(2);
+        given.guidance_scale = None;
+        let video = pipeline.generate(&given).unwrap();
+        let prepared = pipeline.prepare_request(&given).unwrap();
+        assert_eq!(prepared, video.request);
+        assert_eq!(prepared.guidance_scale, Some(5.0));
+        let noise = pipeline.prepare_latents(&prepared).unwrap();
+        let prompts = pipeline.encode_prompts(&prepared).unwrap();
+        let options = &mut VideoOptions::default();
+        let latents = pipeline.denoise(&prepared, &prompts, noise, options);
+        let frames = pipeline.decode(latents.unwrap()).unwrap();
+        let expected = values(video.frames);
+        assert_eq!(values(frames), expected);
+
+        let mut found = vec![];
+        let streamed = pipeline.generate_chunks(&given, options, |part| {
+            found.extend(values(part));
+            Ok(())
+        });
+        assert_eq!(streamed.unwrap().request, prepared);
+        assert_eq!(found, expected);
+        let full = |_| Err(Error::cancelled("writing a video"));
+        let failed = pipeline.generate_chunks(&given, options, full);
+        assert!(matches!(failed, Err(Error::Cancelled { .. })));
+
+        let mut seedless = prepared;
+        seedless.seed = None;
+        let message = pipeline.prepare_latents(&seedless).unwrap_err();
+        assert!(message.to_string().contains("`seed`"), "{message}");
+    });
+}
+
+/// Without guidance, the negative prompt is not encoded.
+#[test]
+fn without_guidance_there_is_no_negative_prompt() {
+    every(is_wan, |case| {
+        let pipeline = open(case);
+        let plain = request(case).with_guidance_scale(1.0);
+        let prompts = pipeline.encode_prompts(&plain).unwrap();
+        assert!(prompts.negative.is_none());
+        let options = &mut VideoOptions::default();
+        let latents = || case.float::<5>("latents");
+        let alone = pipeline.denoise(&plain, &prompts, latents(), options);
+        let both = pipeline.encode_prompts(&request(case)).unwrap();
+        let same = pipeline.denoise(&plain, &both, latents(), options);
+        assert_eq!(values(alone.unwrap()), values(same.unwrap()));
+        let missing = pipeline.denoise(&request(case), &prompts, latents(), options);
+        let message = missing.unwrap_err().to_string();
+        assert!(message.contains("`prompts`"), "{message}");
+    });
+}
+
 #[test]
 fn wrong_requests_name_their_field() {
     every(is_wan, |case| {
@@ -123,6 +181,11 @@ fn wrong_requests_name_their_field() {
         let options = &mut VideoOptions::default();
         let found = pipeline.denoise(&request(case), &prompts, latents, options);
         assert!(found.unwrap_err().to_string().contains("`latents`"));
+        // A step whose latents are not finite is named.
+        let latents = case.float::<5>("latents") * f32::NAN;
+        let found = pipeline.denoise(&request(case), &prompts, latents, options);
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains("at step 1 of"), "{message}");
         let latents = case.float::<5>("latents").narrow(1, 0, 3);
         let message = pipeline.decode(latents).unwrap_err().to_string();
         assert!(message.contains("`latents`"), "{message}");
@@ -140,9 +203,10 @@ fn prompts_are_padded_with_zeros() {
     every(is_wan, |case| {
         let pipeline = open(case).with_max_sequence_length(24).unwrap();
         let prompts = pipeline.encode_prompts(&request(case)).unwrap();
-        let [_, tokens, width] = prompts.negative.dims();
+        let negative = prompts.negative.expect("a request with guidance");
+        let [_, tokens, width] = negative.dims();
         assert_eq!(tokens, 24);
-        let last = prompts.negative.narrow(1, tokens - 1, 1);
+        let last = negative.narrow(1, tokens - 1, 1);
         assert_eq!(values(last), vec![0.0; width]);
         let short = open(case).with_max_sequence_length(3).unwrap();
         let video = short
@@ -150,6 +214,8 @@ fn prompts_are_padded_with_zeros() {
             .unwrap();
         let warned = video.warnings.iter().any(|text| text.contains("`prompt`"));
         assert!(warned, "{:?}", video.warnings);
+        let prompts = short.encode_prompts(&request(case)).unwrap();
+        assert_eq!(prompts.warnings, video.warnings);
         assert!(open(case).with_max_sequence_length(0).is_err());
     });
 }
@@ -182,6 +248,47 @@ fn a_second_network_has_the_steps_with_little_noise() {
             let message = wrong.unwrap_err().to_string();
             assert!(message.contains("`boundary_ratio`"), "{message}");
         }
+    });
+}
+
+/// Times below the boundary have the second network, and the boundary itself has the first one.
+#[test]
+fn steps_below_the_boundary_have_the_second_network() {
+    every(is_wan, |case| {
+        let flex = device("flex").unwrap();
+        let denoised = |ratio: f64| {
+            let pipeline = open(case);
+            let other = pipeline.network().config().init(&flex).unwrap();
+            let pipeline = pipeline.with_transformer_2(other.init_weights(9), ratio);
+            let pipeline = pipeline.unwrap();
+            let prompts = pipeline.encode_prompts(&request(case)).unwrap();
+            let options = &mut VideoOptions::default();
+            let latents = case.float("latents");
+            pipeline
+                .denoise(&request(case), &prompts, latents, options)
+                .unwrap()
+        };
+        let plan = open(case).scheduler().plan(number(case, "steps")).unwrap();
+        let last = plan.times()[plan.len() - 1] / 1000.0;
+        let first_alone = denoised(0.0);
+        case.assert_within("final_latents", &first_alone);
+        let first_alone = values(first_alone);
+        assert_eq!(values(denoised(last - 1e-6)), first_alone);
+        assert_ne!(values(denoised(last + 1e-6)), first_alone);
+    });
+}
+
+/// A second network that has fewer positions could not denoise all videos.
+#[test]
+fn a_second_network_has_as_many_positions() {
+    every(is_wan, |case| {
+        let pipeline = open(case);
+        let mut config = pipeline.network().config().clone();
+        config.rope_max_seq_len -= 1;
+        let other = config.init(&device("flex").unwrap()).unwrap();
+        let message = pipeline.with_transformer_2(other, 0.5).unwrap_err();
+        let message = message.to_string();
+        assert!(message.contains("rope_max_seq_len` is 31"), "{message}");
     });
 }
 

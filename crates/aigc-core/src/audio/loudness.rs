@@ -10,7 +10,7 @@ const STEPS_PER_BLOCK: usize = 4;
 const STEPS: f64 = 10.0;
 /// Blocks below this loudness are silence.
 const ABSOLUTE_GATE: f64 = -70.0;
-/// Blocks so much quieter than the others are pauses.
+/// Blocks this far below the mean of the others, in decibels, are pauses.
 const RELATIVE_GATE: f64 = -10.0;
 /// Lowest rate whose band holds what the filters weight.
 const MIN_RATE: u32 = 4000;
@@ -72,9 +72,11 @@ impl Waveform {
     /// result may have samples beyond `[-1, 1]`.
     ///
     /// # Errors
-    /// As for [`integrated_loudness`]; if `lufs` is not finite.
+    /// As for [`integrated_loudness`]; if `lufs` is not from −200 to 200.
     pub fn normalize_loudness(&self, lufs: f64) -> Result<Self> {
-        ensure_argument(lufs.is_finite(), "lufs", lufs, "a finite number, as -23")?;
+        // Beyond them the gain may be infinite in 32 bits.
+        let in_range = (-200.0..=200.0).contains(&lufs);
+        ensure_argument(in_range, "lufs", lufs, "-200 to 200, as -23")?;
         let found = self.loudness()?;
         if !found.is_finite() {
             return Ok(self.clone());
@@ -131,7 +133,8 @@ struct Biquad {
 }
 
 impl Biquad {
-    /// The first filter: a head raises frequencies above some 1.5 kHz by 4 dB.
+    /// The first filter: the effect of a listener's head, which raises frequencies above some
+    /// 1.5 kHz by 4 dB.
     ///
     /// The standard has coefficients for 48 kHz only. These numbers are the analog filter whose
     /// bilinear transform they are, so other rates get the same curve.
@@ -277,7 +280,9 @@ mod tests {
         let silence = Waveform::silence(2, 16_000, 16_000).unwrap();
         assert_eq!(silence.loudness().unwrap(), f64::NEG_INFINITY);
         assert_eq!(silence.normalize_loudness(-20.0).unwrap(), silence);
-        assert!(tone.normalize_loudness(f64::NAN).is_err());
+        for lufs in [f64::NAN, 1e4, f64::NEG_INFINITY] {
+            assert!(tone.normalize_loudness(lufs).is_err());
+        }
         let short = tone.slice(0, 6000).unwrap().loudness().unwrap_err();
         assert!(short.to_string().contains("0.375 seconds"), "{short}");
         let low = Waveform::silence(1, 4000, 2000).unwrap().loudness();

@@ -55,7 +55,7 @@ impl WavFormat {
     /// # Errors
     /// [`Error::InvalidArgument`] if the format cannot express the numbers.
     pub(super) fn header(self, channels: usize, sample_rate: u32, frames: u64) -> Result<Vec<u8>> {
-        let frame = u16::try_from(channels * self.width()).map_err(|_| {
+        let frame = u16::try_from(channels.saturating_mul(self.width())).map_err(|_| {
             let most = usize::from(u16::MAX) / self.width();
             Error::argument(
                 "channels",

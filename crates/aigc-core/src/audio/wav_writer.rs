@@ -233,7 +233,7 @@ mod tests {
         assert!(message(&nan).contains("sample 0 of channel 1"));
         writer.finish().unwrap();
         assert_eq!(read_wav(&path).unwrap(), good);
-        for (channels, rate) in [(0, 8000), (2, 0), (1 << 16, 8000)] {
+        for (channels, rate) in [(0, 8000), (2, 0), (1 << 16, 8000), (usize::MAX, 8000)] {
             let writer = WavWriter::create(&path, channels, rate, WavFormat::Pcm16);
             assert!(matches!(writer, Err(Error::InvalidArgument { .. })));
         }

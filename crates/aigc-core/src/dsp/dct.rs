@@ -10,14 +10,14 @@ pub enum DctKind {
     #[default]
     Two,
     /// `yₖ = x₀ + 2·Σ xₙ·cos(π·(2k + 1)·n / 2N)` over `n ≥ 1`: up to a factor of `2N` the inverse
-    /// of the other.
+    /// of [`Two`](Self::Two).
     Three,
 }
 
 /// Scale of the discrete cosine transform.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DctNorm {
-    /// As [`DctKind`] has the formulas.
+    /// The formulas of [`DctKind`] as they are.
     None,
     /// As an orthogonal matrix, whose transpose is its inverse.
     #[default]

@@ -38,7 +38,7 @@ impl Frames {
         self.values.len() / self.width
     }
 
-    /// Whether there are none.
+    /// Whether there are no frames.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

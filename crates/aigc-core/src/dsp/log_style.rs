@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_10;
 
-/// How a floor keeps values from 0.
+/// How a floor keeps the argument of a logarithm above 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FloorMode {
@@ -106,9 +106,12 @@ impl Logarithm {
         }
     }
 
+    /// A value with its floor. NaN stays NaN, as on a device.
     fn floored(&self, value: f64) -> f64 {
         match self.mode {
-            FloorMode::Clamp => value.max(self.floor),
+            // Not `max`, which maps NaN to the floor.
+            FloorMode::Clamp if value < self.floor => self.floor,
+            FloorMode::Clamp => value,
             FloorMode::Add => value + self.floor,
         }
     }
@@ -137,7 +140,8 @@ impl Logarithm {
             .collect();
         if let Some(range) = self.range() {
             let least = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - range;
-            values.iter_mut().for_each(|x| *x = x.max(least));
+            let low = values.iter_mut().filter(|x| **x < least);
+            low.for_each(|x| *x = least);
         }
         if self.style == LogStyle::Whisper {
             values.iter_mut().for_each(|x| *x = (*x + SHIFT) / SHIFT);
@@ -259,5 +263,22 @@ mod tests {
         near(decibel(one, None), 1, &[0.0, 40.0, -120.0, -60.0]);
         let top = decibel(DecibelReference::Max, Some(30.0));
         near(top, 2, &[-20.0, 0.0, -30.0, -30.0]);
+    }
+
+    /// A broken value must not look like silence.
+    #[test]
+    fn nan_is_not_hidden() {
+        let mel = Frames::new(vec![f64::NAN, 1.0], 2).unwrap();
+        let decibel = LogStyle::Decibel {
+            reference: DecibelReference::Max,
+            top_db: Some(30.0),
+        };
+        for style in [LogStyle::HifiGan, LogStyle::Log10, decibel] {
+            for mode in [FloorMode::Clamp, FloorMode::Add] {
+                let found = logarithm(style, mode, 2).forward(&mel);
+                assert!(found.values()[0].is_nan(), "{style:?}");
+                assert!(found.values()[1].is_finite(), "{style:?}");
+            }
+        }
     }
 }

@@ -24,8 +24,8 @@ pub enum MelPadding {
     /// Frame `t` is centred on sample `t·hop_length`.
     Center,
     /// Frame `t` is centred on the middle of `hop_length` samples from `t·hop_length` on, as
-    /// vocoders have it: `(n_fft − hop_length) / 2` samples are added on both sides, so there are
-    /// `len / hop_length` frames.
+    /// vocoders have it: `(n_fft − hop_length) / 2` samples, rounded down, are added on both sides.
+    /// If `n_fft − hop_length` is even, there are `len / hop_length` frames.
     #[default]
     Hop,
     /// The first frame begins at the first sample.
@@ -86,7 +86,7 @@ pub struct MelConfig {
     pub triangularize_in_mel_space: bool,
     /// What keeps the argument of the logarithm from 0.
     pub floor: f64,
-    /// How it does.
+    /// How the floor is applied.
     pub floor_mode: FloorMode,
     /// The logarithm.
     pub log_style: LogStyle,

@@ -71,6 +71,7 @@ impl MelConfig {
 #[cfg(test)]
 mod tests {
     use crate::dsp::{LogStyle, MelConfig, Window};
+    use serde_json::{Value, json};
 
     #[test]
     fn other_configurations_are_refused_by_field() {
@@ -94,5 +95,36 @@ mod tests {
             error(|other| other.window = Window::Kaiser { beta: 5.0 }),
             format!("config field `window` is Kaiser {{ beta: 5.0 }}, expected Hann{hint}")
         );
+    }
+
+    /// A difference in any field of a saved configuration is found and named.
+    #[test]
+    fn every_field_is_compared() {
+        let config = MelConfig::default();
+        let Value::Object(fields) = serde_json::to_value(config).unwrap() else {
+            panic!("a configuration is an object");
+        };
+        for (field, value) in &fields {
+            let changed = match (field.as_str(), value) {
+                (_, Value::Bool(value)) => json!(!value),
+                (_, Value::Number(number)) => match number.as_u64() {
+                    Some(number) => json!(number + 1),
+                    None => json!(number.as_f64().unwrap() + 1.0),
+                },
+                ("window", _) => json!("hamming"),
+                ("padding", _) => json!("center"),
+                ("pad_mode", _) => json!("constant"),
+                ("mel_scale", _) => json!("htk"),
+                ("norm", _) => json!("none"),
+                ("floor_mode", _) => json!("add"),
+                ("log_style", _) => json!("log10"),
+                other => panic!("{other:?}"),
+            };
+            let mut other = fields.clone();
+            other.insert(field.clone(), changed);
+            let other: MelConfig = serde_json::from_value(Value::Object(other)).unwrap();
+            let error = config.check_same(&other).unwrap_err().to_string();
+            assert!(error.contains(&format!("field `{field}`")), "{error}");
+        }
     }
 }

@@ -64,7 +64,8 @@ impl MelScale {
 
 /// The triangular filters of a configuration, `[n_mels, n_fft / 2 + 1]`, row by row: those of
 /// `librosa.filters.mel`, `torchaudio.functional.melscale_fbanks` and, with
-/// `triangularize_in_mel_space`, `transformers.audio_utils.mel_filter_bank`.
+/// `triangularize_in_mel_space`, `transformers.audio_utils.mel_filter_bank`. Bin `b` has the
+/// frequency `b·sample_rate / n_fft`, as in librosa; the others agree if both numbers are even.
 ///
 /// # Errors
 /// As [`MelConfig::validate`].

@@ -14,11 +14,13 @@
 //! | [`mel_filters`] | the filters alone |
 //! | [`dct`], [`Mfcc`] | cosine transform, cepstral coefficients |
 //! | [`GriffinLim`] | waveforms from magnitudes or mel spectra, without a network |
+//! | [`PitchTracker`] | the fundamental frequency over time |
 //! | [`StftLoss`], [`MelLoss`] | differentiable distances of waveforms |
 //!
-//! Methods that take slices compute on the host with 64 bits. Methods that take tensors compute
-//! with 32 bits on the tensor's device, and are differentiable: on the CPU (Flex) by a fast Fourier
-//! transform with its own backward pass, elsewhere as products with the transform's matrix.
+//! Methods that take slices compute on the host with 64 bits, except [`PitchTracker`]. Methods that
+//! take tensors compute with 32 bits on the tensor's device, and are differentiable: on the CPU
+//! (Flex) by a fast Fourier transform with its own backward pass, elsewhere as products with the
+//! transform's matrix.
 //!
 //! Conventions are those of PyTorch (`torch.stft`), librosa and torchaudio, which agree.
 
@@ -37,6 +39,7 @@ mod mel_same;
 mod mel_scale;
 mod mfcc;
 mod phase;
+mod pitch;
 mod plan;
 mod stft;
 mod window;
@@ -51,5 +54,7 @@ pub use mel::MelSpectrogram;
 pub use mel_config::{MelConfig, MelPadding};
 pub use mel_scale::{MelNorm, MelScale, mel_filters};
 pub use mfcc::{Mfcc, MfccConfig};
+pub use pitch::{PitchConfig, PitchTracker};
 pub use stft::Stft;
 pub use window::Window;
+pub(crate) use window::bessel_i0;

@@ -25,7 +25,7 @@ pub(super) struct Plan {
     pub(super) single: Single,
 }
 
-/// The same in single precision.
+/// Window and Fourier transforms in single precision.
 #[cfg(feature = "flex")]
 pub(super) struct Single {
     /// The window times the factor of the spectrum.

@@ -12,7 +12,7 @@ const PER_THREAD: usize = 32;
 /// Frames whose inverse transforms are held at a time.
 const BLOCK: usize = 512;
 
-/// A smaller sum of squared windows is none: nothing is known of the sample.
+/// A sum of squared windows below this counts as 0: no window covers the sample.
 pub(super) const NO_WINDOW: f64 = 1e-11;
 
 /// The short-time Fourier transform of real signals (Allen 1977,

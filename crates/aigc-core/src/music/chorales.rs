@@ -17,11 +17,11 @@ const MAX_BYTES: u64 = 64 << 20;
 /// A data set in three parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Splits<T> {
-    /// To train on.
+    /// Pieces to train on.
     pub train: Vec<T>,
-    /// To choose settings by.
+    /// Pieces to choose settings by.
     pub valid: Vec<T>,
-    /// To report results of.
+    /// Pieces to report results of.
     pub test: Vec<T>,
 }
 

@@ -80,7 +80,7 @@ impl CopyIndex {
     /// [`longest`](Self::longest) if the collection may be transposed by up to eleven semitones.
     pub fn longest_transposed(&self, piece: &VoiceGrid) -> CopiedPassage {
         let mut best = CopiedPassage::default();
-        // By how much the source goes up is by how much the piece goes down.
+        // Instead of the whole collection upwards, the piece is transposed downwards.
         for semitones in TRANSPOSITIONS {
             if let Some(moved) = piece.transposed(-semitones) {
                 let found = self.longest(&moved);

@@ -11,7 +11,7 @@ const PIANO: RangeInclusive<u8> = 21..=108;
 /// Limit on the number of cells.
 const MAX_CELLS: f64 = (1u32 << 28) as f64;
 
-/// What rounding may add to a time, in frames.
+/// Tolerance for rounding errors of a time, in frames.
 const ROUNDING: f64 = 1e-6;
 
 /// Which keys sound in each frame.

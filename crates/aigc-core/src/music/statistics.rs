@@ -54,7 +54,8 @@ impl Parallels {
 }
 
 /// Counts parallels between neighbouring steps in which a voice moves. Fifths and octaves include
-/// those that are wider by whole octaves; both voices must sound and move.
+/// those that are wider by whole octaves; both voices must sound and move. The interval is counted
+/// from the lower pitch, also where the voices cross: a crossed fourth is no fifth.
 pub fn parallels(pieces: &[VoiceGrid]) -> Parallels {
     let mut found = Parallels::default();
     for pair in pieces.iter().flat_map(|piece| piece.steps.windows(2)) {
@@ -75,7 +76,7 @@ pub fn parallels(pieces: &[VoiceGrid]) -> Parallels {
                 if above.1 - above.0 != below.1 - below.0 {
                     continue;
                 }
-                match (above.0 - below.0).rem_euclid(12) {
+                match (above.0 - below.0).abs() % 12 {
                     0 => found.octaves += 1,
                     FIFTH => found.fifths += 1,
                     _ => {}
@@ -137,5 +138,15 @@ mod tests {
         let found = parallels(&[fine]);
         assert_eq!((found.fifths, found.octaves), (0, 0));
         assert_eq!(parallels(&[]).per_100(), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn crossed_voices_are_measured_from_the_lower_pitch() {
+        // The soprano is five, then seven semitones below the alto: a fourth and a fifth.
+        for (soprano, fifths) in [(60, 0), (58, 1)] {
+            let piece = grid(&[[soprano, 65, 0, 0], [soprano + 2, 67, 0, 0]]);
+            let found = parallels(&[piece]);
+            assert_eq!((found.fifths, found.octaves), (fifths, 0), "{soprano}");
+        }
     }
 }

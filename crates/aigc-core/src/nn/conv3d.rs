@@ -52,11 +52,16 @@ impl Conv3dConfig {
     /// Creates the layer on `device`.
     ///
     /// # Panics
-    /// If the kernel is empty.
+    /// If the kernel is empty, or a stride is 0.
     pub fn init(&self, device: &Device) -> Conv3d {
         let ([i, o], [t, h, w]) = (self.channels, self.kernel_size);
         let volume = t * h * w;
         assert!(volume > 0, "the kernel of a convolution is empty");
+        assert!(
+            !self.stride.contains(&0),
+            "strides of {:?}: expected at least 1",
+            self.stride
+        );
         Conv3d {
             weight: self
                 .initializer

@@ -28,8 +28,8 @@ pub fn weight_norm_key(key: &str) -> String {
 /// [`ConvTranspose1d`](super::ConvTranspose1d) (see [`weight_norm_key`]), and the names of an
 /// [`Lstm`](super::Lstm), such as `weight_ih_l0`.
 ///
-/// A layer without normalisation would read the direction of a normalised one as its weight. The
-/// gains then are in [`LoadReport::unused`](crate::weights::LoadReport::unused).
+/// A layer without normalisation that would read the direction of a normalised one as its weight
+/// is an error of [`WeightReader::load_into`](crate::weights::WeightReader::load_into).
 pub fn layer_key(key: ParamKey<'_>) -> KeyMapping {
     let (parent, field) = match key.path.rsplit_once('.') {
         Some((_, field)) => (&key.path[..key.path.len() - field.len()], field),

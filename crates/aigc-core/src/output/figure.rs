@@ -118,9 +118,9 @@ pub(super) fn ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
-/// A number without digits that say nothing.
+/// A number without zeros at its end, rounded to six decimal places.
 pub(super) fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
+    let text = format!("{value:.6}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     match text {
         "-0" => "0".into(),
@@ -204,6 +204,8 @@ mod tests {
         for (value, text) in [
             (2.0, "2"),
             (0.25, "0.25"),
+            (0.0005, "0.0005"),
+            (3.0 * 0.1, "0.3"),
             (-80.0, "-80"),
             (-1e-9, "0"),
             (100.0, "100"),

@@ -1,5 +1,5 @@
-//! Images, videos, figures and plots: PNG, GIF, APNG and Y4M with the feature `image`, SVG with the
-//! feature `plot`; records of where a file came from.
+//! Images, videos, figures and plots: PNG, GIF, APNG and Y4M with the feature `image`, MP4 with the
+//! feature `mp4`, SVG with the feature `plot`; records of where a file came from.
 
 #[cfg(feature = "image")]
 mod animation;
@@ -13,6 +13,8 @@ mod frame_strip;
 mod grid;
 #[cfg(feature = "plot")]
 mod loss_plot;
+#[cfg(feature = "image")]
+mod mp4;
 #[cfg(feature = "image")]
 mod piano_roll;
 pub mod provenance;
@@ -38,6 +40,8 @@ pub use frame_strip::{frame_strip, save_frame_strip};
 pub use grid::{ImageGrid, save_image, save_image_with_provenance};
 #[cfg(feature = "plot")]
 pub use loss_plot::plot_losses;
+#[cfg(feature = "image")]
+pub use mp4::Mp4Config;
 #[cfg(feature = "image")]
 pub use piano_roll::PianoRollPlot;
 #[cfg(feature = "plot")]

@@ -1,5 +1,7 @@
 //! Videos, written frame by frame.
 
+#[cfg(feature = "mp4")]
+use super::mp4::{Mp4Writer, SIDES};
 use super::{
     ImageGrid,
     apng::ApngWriter,
@@ -22,14 +24,21 @@ use std::{
 
 type Out = BufWriter<File>;
 
+/// Most frames per second of a GIF file. At a higher rate, some frames would last no time, which
+/// viewers show for a tenth of a second.
+const MAX_GIF_RATE: f64 = 100.0;
+
 enum Encoder {
     Gif(Box<GifEncoder<Out>>),
     Apng(ApngWriter<Out>),
     Y4m(Y4mWriter<Out>),
+    #[cfg(feature = "mp4")]
+    Mp4(Box<Mp4Writer<Out>>),
 }
 
-/// Writes a video one frame at a time: memory holds one frame, however long the video is. The file
-/// appears under its name when it is [finished](Self::finish); without that, nothing is left.
+/// Writes a video one frame at a time: memory holds one frame, or those that MP4's encoder looks
+/// ahead at, however long the video is. The file appears under its name when it is
+/// [finished](Self::finish); without that, nothing is left.
 ///
 /// ```no_run
 /// use aigc_core::output::{ImageGrid, VideoWriter};
@@ -77,7 +86,8 @@ impl VideoWriter {
     /// frame is a grid of images.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for another ending, or if `fps` is not above 0 and at most 1,000;
+    /// [`Error::InvalidArgument`] for another ending, or if `fps` is not from 0.001 to 1,000, or
+    /// above 100 for a GIF file; [`Error::Unsupported`] for MP4 without the feature `mp4`;
     /// [`Error::Io`] if the file cannot be created.
     pub fn create(path: &Path, grid: ImageGrid, fps: f64) -> Result<Self> {
         Self::create_as(VideoFormat::from_path(path)?, path, grid, fps)
@@ -89,6 +99,16 @@ impl VideoWriter {
     /// As [`create`](Self::create), but for the ending.
     pub fn create_as(format: VideoFormat, path: &Path, grid: ImageGrid, fps: f64) -> Result<Self> {
         let rate = frame_rate(fps)?;
+        ensure_argument(
+            format != VideoFormat::Gif || fps <= MAX_GIF_RATE,
+            "fps",
+            fps,
+            "at most 100 frames per second in a GIF file, whose times are hundredths of a second",
+        )?;
+        #[cfg(not(feature = "mp4"))]
+        if let VideoFormat::Mp4(_) = format {
+            return Err(without_mp4());
+        }
         let temporary = temporary_name(path);
         if let Some(dir) = temporary.parent() {
             fs::create_dir_all(dir).map_err(Error::io(dir))?;
@@ -114,11 +134,16 @@ impl VideoWriter {
     /// into memory for it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for YUV4MPEG2, which has no place for it.
+    /// [`Error::Unsupported`] for YUV4MPEG2, which has no place for it, and for MP4.
     pub fn with_provenance(self, provenance: Provenance) -> Result<Self> {
-        if let VideoFormat::Y4m(_) = self.format {
+        let without_record = match self.format {
+            VideoFormat::Gif | VideoFormat::Apng => None,
+            VideoFormat::Y4m(_) => Some("a Y4M file"),
+            VideoFormat::Mp4(_) => Some("an MP4 file"),
+        };
+        if let Some(file) = without_record {
             return Err(Error::unsupported(
-                "a provenance record in a Y4M file",
+                format!("a provenance record in {file}"),
                 "VideoWriter",
                 "write a GIF or an animated PNG",
             ));
@@ -168,6 +193,8 @@ impl VideoWriter {
         let written = match encoder {
             Encoder::Apng(writer) => writer.push(&frame),
             Encoder::Y4m(writer) => writer.push(&frame),
+            #[cfg(feature = "mp4")]
+            Encoder::Mp4(writer) => writer.push(&frame),
             Encoder::Gif(encoder) => {
                 let delay = Delay::from_numer_denom_ms(10 * delay, 1);
                 let rgba = DynamicImage::from(frame).into_rgba8();
@@ -206,6 +233,8 @@ impl VideoWriter {
         let written = match self.encoder.take().ok_or_else(ended)? {
             Encoder::Apng(writer) => writer.finish().map(drop),
             Encoder::Y4m(writer) => writer.finish().map(drop),
+            #[cfg(feature = "mp4")]
+            Encoder::Mp4(writer) => writer.finish().map(drop),
             Encoder::Gif(encoder) => {
                 // Its end is written when it is dropped, where an error is lost.
                 drop(encoder);
@@ -233,6 +262,15 @@ impl VideoWriter {
                 "at most 65535 pixels wide and high, as in GIF files: a smaller scale or grid",
             )?;
         }
+        #[cfg(feature = "mp4")]
+        if let VideoFormat::Mp4(_) = self.format {
+            ensure_argument(
+                SIDES.contains(&width) && SIDES.contains(&height),
+                "frames",
+                format!("{width}×{height}"),
+                "16 to 16384 pixels wide and high, as in MP4 files: another scale or grid",
+            )?;
+        }
         let out = BufWriter::new(self.file.take().ok_or_else(ended)?);
         let failed = Error::io(&self.path);
         self.encoder = Some(match self.format {
@@ -246,6 +284,13 @@ impl VideoWriter {
                 let writer = Y4mWriter::new(out, config, self.size, self.rate).map_err(failed)?;
                 Encoder::Y4m(writer)
             }
+            #[cfg(feature = "mp4")]
+            VideoFormat::Mp4(config) => {
+                let writer = Mp4Writer::new(out, config, self.size, self.rate).map_err(failed)?;
+                Encoder::Mp4(Box::new(writer))
+            }
+            #[cfg(not(feature = "mp4"))]
+            VideoFormat::Mp4(_) => return Err(without_mp4()),
         });
         Ok(())
     }
@@ -267,6 +312,15 @@ impl Drop for VideoWriter {
 
 fn ended() -> Error {
     Error::argument("video", "one that failed before", "a video without errors")
+}
+
+#[cfg(not(feature = "mp4"))]
+fn without_mp4() -> Error {
+    Error::unsupported(
+        "an MP4 file",
+        "VideoWriter",
+        "build with the feature `mp4`, or write a .y4m file, which encoders read",
+    )
 }
 
 /// A name beside `path` that no other writer has.

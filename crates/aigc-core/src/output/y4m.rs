@@ -68,7 +68,7 @@ impl<W: Write> Y4mWriter<W> {
 }
 
 /// Luma and the two colour differences, plane by plane.
-fn planes(frame: &RgbImage, config: Y4mConfig) -> Vec<u8> {
+pub(super) fn planes(frame: &RgbImage, config: Y4mConfig) -> Vec<u8> {
     let (width, height) = frame.dimensions();
     let pixels = (width as usize) * (height as usize);
     let mut bytes = Vec::with_capacity(3 * pixels);

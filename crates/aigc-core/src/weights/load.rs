@@ -18,6 +18,16 @@ const LISTED: usize = 256;
 /// trainer's module, a transformer below its head.
 const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "transformer."];
 
+/// Names in files, below a layer, of the direction and of the gain of weight normalisation.
+const WEIGHT_NORM: [(&str, &str); 3] = [
+    ("weight_v", "weight_g"),
+    (
+        "parametrizations.weight.original1",
+        "parametrizations.weight.original0",
+    ),
+    ("weight", "weight_norm.gain"),
+];
+
 /// The floating-point type of a model's parameters in memory.
 ///
 /// Layers compute in the type of their input, whatever the type of their parameters; a parameter
@@ -75,7 +85,8 @@ impl WeightReader {
     ///
     /// # Errors
     /// [`Error::Weights`] lists all missing keys and size mismatches, together with the unexpected
-    /// keys; [`Error::Io`] if a file cannot be read.
+    /// keys, or the directions of weight-normalised layers whose gains no parameter is loaded from;
+    /// [`Error::Io`] if a file cannot be read.
     pub fn load_into<M: Module>(
         &self,
         model: M,
@@ -119,13 +130,22 @@ impl WeightReader {
         if !missing.is_empty() || !mismatched.is_empty() {
             return Err(Error::weights(
                 self.path(),
-                problems(missing, mismatched, unused),
+                problems([
+                    ("size mismatch", mismatched),
+                    ("missing keys", missing),
+                    ("unexpected keys", unused),
+                ]),
             ));
         }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok((model, LoadReport { unused, prefix })),
+        if let Some(error) = failed {
+            return Err(error);
         }
+        let bare = self.bare_directions(&used);
+        if !bare.is_empty() {
+            let kind = "directions of weight-normalised layers, for layers without normalisation";
+            return Err(Error::weights(self.path(), problems([(kind, bare)])));
+        }
+        Ok((model, LoadReport { unused, prefix }))
     }
 
     /// Loads a model that was created from its configuration, and adds to its report what was
@@ -151,6 +171,25 @@ impl WeightReader {
         let note = prefix.map(|prefix| format!("the prefix `{prefix}` of all tensors was removed"));
         loaded.notes.extend(note);
         Ok(loaded)
+    }
+
+    /// The `used` directions of weight-normalised layers whose gains are in the files and not used.
+    /// Such a direction is no weight: a layer without normalisation would compute with wrong
+    /// lengths, and nothing else would show it.
+    fn bare_directions(&self, used: &BTreeSet<String>) -> Vec<String> {
+        let gain = |name: &String| {
+            WEIGHT_NORM.iter().find_map(|(direction, gain)| {
+                let layer = name.strip_suffix(direction)?;
+                (layer.is_empty() || layer.ends_with('.')).then(|| format!("{layer}{gain}"))
+            })
+        };
+        used.iter()
+            .filter_map(|name| {
+                let gain = gain(name)?;
+                let is_bare = self.contains(&gain) && !used.contains(&gain);
+                is_bare.then(|| format!("{name} (its gain is {gain})"))
+            })
+            .collect()
     }
 
     /// Names in the files of the tensors that are not `used`, in order.
@@ -199,17 +238,15 @@ pub fn load_weights_with_mapping<M: Module>(
         .collect();
     match unexpected.is_empty() {
         true => Ok(model),
-        false => Err(Error::weights(path, problems(vec![], vec![], unexpected))),
+        false => Err(Error::weights(
+            path,
+            problems([("unexpected keys", unexpected)]),
+        )),
     }
 }
 
-/// All problems with a file's tensors, as one sentence.
-fn problems(missing: Vec<String>, mismatched: Vec<String>, unexpected: Vec<String>) -> String {
-    let kinds = [
-        ("size mismatch", mismatched),
-        ("missing keys", missing),
-        ("unexpected keys", unexpected),
-    ];
+/// All problems with a file's tensors, by kind, as one sentence.
+fn problems<const N: usize>(kinds: [(&str, Vec<String>); N]) -> String {
     let parts = kinds
         .into_iter()
         .filter(|(_, names)| !names.is_empty())

@@ -23,10 +23,14 @@ pub(crate) struct AttentionConfig {
     /// Whether each head of queries and keys is normalised (Henry et al. 2020,
     /// <https://arxiv.org/abs/2010.04245>, with root-mean-square norms).
     pub(crate) qk_norm: bool,
+    /// Epsilon of a norm of queries and keys over all heads together, in place of one of each head.
+    pub(crate) whole_norm: Option<f64>,
     /// Whether a second stream of tokens has queries, keys and values of its own.
     pub(crate) second: bool,
     /// Whether the outputs of the first and of the second stream are projected.
     pub(crate) outputs: [bool; 2],
+    /// Whether the projection of the first output has a bias.
+    pub(crate) out_bias: bool,
     pub(crate) dropout: f64,
 }
 
@@ -39,8 +43,10 @@ impl AttentionConfig {
             heads,
             bias: true,
             qk_norm: false,
+            whole_norm: None,
             second: false,
             outputs: [true, false],
+            out_bias: true,
             dropout: 0.0,
         }
     }
@@ -52,14 +58,20 @@ impl AttentionConfig {
             heads,
             bias,
             qk_norm,
+            whole_norm,
             second,
             outputs,
+            out_bias,
             dropout,
         } = self;
         let linear = |from, bias| LinearConfig::new(from, width).with_bias(bias).init(device);
         let added = || second.then(|| linear(width, true));
+        let qk_norm = qk_norm || whole_norm.is_some();
         let norm = |wanted: bool| {
-            let config = RmsNormConfig::new(width / heads).with_epsilon(1e-6);
+            let config = match whole_norm {
+                Some(epsilon) => RmsNormConfig::new(width).with_epsilon(epsilon),
+                None => RmsNormConfig::new(width / heads).with_epsilon(1e-6),
+            };
             wanted.then(|| config.init(device))
         };
         Attention {
@@ -73,9 +85,13 @@ impl AttentionConfig {
             add_q_proj: added(),
             add_k_proj: added(),
             add_v_proj: added(),
-            to_out: outputs[0].then(|| (linear(width, true), DropoutConfig::new(dropout).init())),
+            to_out: outputs[0].then(|| {
+                let dropout = DropoutConfig::new(dropout).init();
+                (linear(width, out_bias), dropout)
+            }),
             to_add_out: (second && outputs[1]).then(|| linear(width, true)),
             heads,
+            whole_norm: whole_norm.is_some(),
         }
     }
 }
@@ -96,6 +112,8 @@ pub(crate) struct Attention {
     to_out: Option<(Linear, Dropout)>,
     to_add_out: Option<Linear>,
     heads: usize,
+    /// Whether norms are over all heads.
+    whole_norm: bool,
 }
 
 /// Queries, keys and values, `[batch, tokens, heads, width of a head]`.
@@ -138,12 +156,21 @@ impl Attention {
         layers: [&Linear; 3],
         norms: [&Option<RmsNorm>; 2],
     ) -> Projected {
-        let [q, k, v] = layers.map(|layer| self.heads(layer.forward(x.clone())));
-        let normed = |x: Tensor<4>, norm: &Option<RmsNorm>| match norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        [normed(q, norms[0]), normed(k, norms[1]), v]
+        let [q, k, v] = layers.map(|layer| layer.forward(x.clone()));
+        [
+            self.normed(q, norms[0]),
+            self.normed(k, norms[1]),
+            self.heads(v),
+        ]
+    }
+
+    /// The heads of queries or keys, normalised if there is a norm.
+    fn normed(&self, x: Tensor<3>, norm: &Option<RmsNorm>) -> Tensor<4> {
+        match norm {
+            Some(norm) if self.whole_norm => self.heads(norm.forward(x)),
+            Some(norm) => norm.forward(self.heads(x)),
+            None => self.heads(x),
+        }
     }
 
     fn first(&self, x: Tensor<3>) -> Projected {
@@ -204,9 +231,10 @@ impl Attention {
     pub(crate) fn cross(&self, x: Tensor<3>, prompts: &PromptTokens) -> Tensor<3> {
         let batch = x.dims()[0];
         assert_eq!(prompts.counts.len(), batch, "number of prompts");
-        let q = self.heads(self.to_q.forward(x));
+        let q = self.normed(self.to_q.forward(x), &self.norm_q);
         let [k, v] = [&self.to_k, &self.to_v]
-            .map(|layer| self.heads(layer.forward(prompts.tokens.clone()).unsqueeze::<3>()));
+            .map(|layer| layer.forward(prompts.tokens.clone()).unsqueeze::<3>());
+        let (k, v) = (self.normed(k, &self.norm_k), self.heads(v));
         let counts = &prompts.counts;
         if counts.iter().all(|count| *count == counts[0]) {
             let [_, _, heads, d] = k.dims();
@@ -343,6 +371,29 @@ mod tests {
         assert_eq!(prompts.counts, [2, 2]);
         let together = layer.cross(two(&x), &prompts);
         assert!(apart(together.narrow(0, 0, 1), found.narrow(0, 0, 1)) < 1e-5);
+    }
+
+    /// A norm over all heads: a head with larger numbers stays larger.
+    #[test]
+    fn norms_can_be_over_all_heads() {
+        let flex = device("flex").unwrap();
+        let config = AttentionConfig {
+            whole_norm: Some(1e-6),
+            out_bias: false,
+            ..AttentionConfig::new(4, 2)
+        };
+        let layer = config.init(&flex).init_weights(3);
+        let x: Tensor<3> = Rng::new(4).normal([1, 2, 4], &flex);
+        let [q, k, _] = layer.first(x.clone());
+        for (found, linear) in [(q, &layer.to_q), (k, &layer.to_k)] {
+            let plain = linear.forward(x.clone());
+            let root = (plain.clone() * plain.clone()).mean_dim(2).sqrt();
+            let expected = (plain / root).reshape([1, 2, 2, 2]);
+            assert!(apart(found, expected) < 1e-4);
+        }
+        // Attention to the own tokens as to those of a prompt is the same.
+        let to_prompt = layer.cross(x.clone(), &PromptTokens::new(x.clone(), None));
+        assert!(apart(to_prompt, layer.forward(x, None)) < 1e-5);
     }
 
     /// With the same layers for both streams, joint attention is that of all tokens to each other.

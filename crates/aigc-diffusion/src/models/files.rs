@@ -1,9 +1,25 @@
 //! Directories of networks: `config.json` and `diffusion_pytorch_model.*`.
 
 use super::any::{CONFIG, WEIGHTS};
+#[cfg(feature = "download")]
+use aigc_core::hub_model::ModelFiles;
 use aigc_core::{Error, Result, checkpoint::write_atomic, weights::save_weights};
 use burn::module::Module;
 use std::path::Path;
+
+/// Files of a network on the hub: alone, or as a part of a pipeline.
+#[cfg(feature = "download")]
+pub(crate) const HUB_FILES: ModelFiles<'static> = ModelFiles {
+    directories: &[
+        "",
+        "unet",
+        "transformer",
+        "controlnet",
+        "motion_adapter",
+        "projection_model",
+    ],
+    ..ModelFiles::DIFFUSERS
+};
 
 /// Writes a network's directory, which is created if it is missing.
 pub(crate) fn save<M: Module>(network: &M, config: &str, dir: &Path) -> Result<()> {
@@ -16,6 +32,8 @@ pub(crate) fn save<M: Module>(network: &M, config: &str, dir: &Path) -> Result<(
 macro_rules! network_methods {
     ($config:ident) => {
         aigc_core::open_methods!("diffusion_pytorch_model");
+        #[cfg(feature = "download")]
+        aigc_core::hub_methods!(pub config: $config, files: $crate::models::files::HUB_FILES);
 
         fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
             let create = |text: &str| Self::create(text, device);

@@ -3,9 +3,11 @@
 pub(crate) mod any;
 mod attention;
 mod blocks;
+mod config_methods;
 mod controlnet;
 mod dit;
 mod files;
+mod fourier;
 mod ltx;
 mod motion;
 mod spatio_temporal;

@@ -1,11 +1,8 @@
 //! The encoding of the time.
 
-use aigc_core::{
-    nn::{Activation, Initializer, Linear, LinearConfig},
-    ops,
-};
+use aigc_core::nn::{Activation, Linear, LinearConfig};
 use burn::{
-    module::{Module, Param},
+    module::Module,
     tensor::{Device, Tensor},
 };
 
@@ -41,44 +38,6 @@ impl Sinusoids {
             vec![sines, cosines]
         };
         Tensor::cat(pair, 1)
-    }
-}
-
-/// Sines, then cosines, of `2π·w·ln t` with random frequencies `w`, which are not trained.
-///
-/// The order is fixed: diffusers' `UNet2DModel` does not pass `flip_sin_to_cos` on to its
-/// `GaussianFourierProjection`.
-#[derive(Module, Debug)]
-pub(crate) struct FourierProjection {
-    weight: Param<Tensor<1>>,
-}
-
-impl FourierProjection {
-    /// `count` frequencies.
-    pub(crate) fn new(count: usize, device: &Device) -> Self {
-        let normal = Initializer::Normal {
-            mean: 0.0,
-            std: 16.0,
-        };
-        Self {
-            weight: normal
-                .param([count], count, count, device)
-                .set_require_grad(false),
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn weight(&self) -> Tensor<1> {
-        self.weight.val()
-    }
-
-    /// # Shapes
-    /// - time: `[batch]`, above 0
-    /// - output: `[batch, 2·count]`
-    pub(crate) fn forward(&self, time: Tensor<1>) -> Tensor<2> {
-        let frequencies = ops::cast(self.weight.val(), time.dtype()).unsqueeze::<2>();
-        let angles = time.log().reshape([-1, 1]) * frequencies * std::f64::consts::TAU;
-        Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
     }
 }
 

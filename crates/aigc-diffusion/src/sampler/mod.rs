@@ -121,6 +121,7 @@ impl<const D: usize> SampleSpace<'_, D> {
 pub struct DiffusionSampler<'a, N, const D: usize = 4> {
     network: &'a N,
     plan: SamplingPlan,
+    late_plan: LatePlan,
     shape: SampleShape,
     device: Device,
     classes: ClassLabels,
@@ -146,6 +147,9 @@ impl<N: Denoiser<D>, const D: usize> std::fmt::Debug for DiffusionSampler<'_, N,
             .finish_non_exhaustive()
     }
 }
+
+/// The scheduler's plan [from a call on](Scheduler::plan_from).
+type LatePlan = Box<dyn Fn(usize) -> Result<SamplingPlan>>;
 
 /// What a call samples: all batches share it.
 struct Job<'a> {
@@ -215,9 +219,11 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
         };
         let plan = scheduler.plan(steps)?;
         network.check_min_time(plan.times().into_iter().fold(f64::INFINITY, f64::min))?;
+        let scheduler = scheduler.clone();
         Ok(Self {
             network,
             plan,
+            late_plan: Box::new(move |at| scheduler.plan_from(steps, at)),
             shape,
             device: device.clone(),
             classes: ClassLabels::Random,
@@ -341,6 +347,14 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
     /// The plan that is followed.
     pub fn plan(&self) -> &SamplingPlan {
         &self.plan
+    }
+
+    /// The plan from call `at` on.
+    fn plan_from(&self, at: usize) -> Result<SamplingPlan> {
+        Ok(SamplingPlan {
+            use_clipped_model_output: self.plan.use_clipped_model_output,
+            ..(self.late_plan)(at)?
+        })
     }
 
     /// Shape of a sample.

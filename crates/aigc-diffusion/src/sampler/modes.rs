@@ -58,7 +58,8 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
 
     /// Image to image (Meng et al. 2022, <https://arxiv.org/abs/2108.01073>): noise is added to
     /// images and removed again. `strength` is the share of the steps that are run, from above 0,
-    /// which changes next to nothing, to 1.
+    /// which changes next to nothing, to 1. The scheduler begins there as at its first call
+    /// ([`plan_from`](Scheduler::plan_from)).
     ///
     /// # Shapes
     /// - images: `[n, channels, …]` in the range of the data, `[0, 1]` for images
@@ -71,7 +72,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
         }
         let n = self.check_images(images)?;
         let run = ((self.plan.len() as f64 * strength) as usize).max(1);
-        let plan = self.plan.starting_at(self.plan.len() - run)?;
+        let plan = self.plan_from(self.plan.len() - run)?;
         let originals = images;
         let job = self.job(n, &plan, seed)?;
         self.in_batches(job, |job, images| {
@@ -113,7 +114,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
                 format!("above 0, at most {most:.4}"),
             ));
         };
-        let plan = self.plan.starting_at(at)?;
+        let plan = self.plan_from(at)?;
         let NoiseLevel { alpha, sigma } = plan.calls[0].level;
         let more = (sigma.powi(2) - (alpha * noise).powi(2)).max(0.0).sqrt();
         let noisy = images;

@@ -8,8 +8,9 @@ use crate::{
     models::{
         ClassEmbedType, CrossDownBlockType, CrossUpBlockType, DownBlockType, PerBlock, UpBlockType,
     },
+    plan::{ModelCall, Term},
     schedule::NoiseScheduleConfig,
-    scheduler::Clipping,
+    scheduler::{Clipping, DpmAlgorithm},
     testing::Gaussian,
 };
 use aigc_core::{data::ImageShape, device::device, rng::InitWeights, testing::moments};
@@ -683,6 +684,29 @@ fn sampling_starts_at_any_step() {
     };
     let [little, much] = [0.1, 1.0].map(change);
     assert!(little < 0.6 * much, "{little} {much}");
+}
+
+/// A late start draws noise from the first step on where all steps do, and multistep methods begin
+/// with low orders.
+#[test]
+fn late_starts_are_those_of_the_scheduler() {
+    let flex = device("flex").unwrap();
+    let network = Gaussian::new(0.2, 0.3, &flex);
+    let scheduler = DpmMultistepScheduler {
+        algorithm_type: DpmAlgorithm::SdeDpmPlusPlus,
+        ..DpmMultistepScheduler::default()
+    };
+    let plan = scheduler.plan_from(20, 10).unwrap();
+    let noisy = |call: &ModelCall| call.update.iter().any(|(term, _)| *term == Term::Noise);
+    assert!(noisy(&plan.calls[0]));
+    let sampler = sampler(&network, &scheduler, 20);
+    assert!(!noisy(&sampler.plan().starting_at(10).unwrap().calls[0]));
+    let images = Tensor::full([3, 1, 4, 4], 0.6, &flex);
+    let found = sampler.img2img(&images, 0.5, 7).unwrap().values;
+    let x = plan.add_noise(0, images * 2.0 - 1.0, sampler.noise(3, 7));
+    let job = sampler.job(3, &plan, 7).unwrap();
+    let expected = sampler.carry(x, &job, 0..3).unwrap().x;
+    assert!(difference(&found, &sampler.space.decode(expected)) < 1e-5);
 }
 
 /// Normal images behind normal noise: what comes out is drawn from the posterior, about the best

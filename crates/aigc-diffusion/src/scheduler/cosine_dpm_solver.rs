@@ -53,6 +53,10 @@ impl Default for CosineDpmMultistepScheduler {
 
 impl Scheduler for CosineDpmMultistepScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        self.plan_from(steps, 0)
+    }
+
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
         check::in_range("solver_order", self.solver_order, 1..=2)?;
         // The steps are those of EDM's solver; only the network's times differ.
         let solver = EdmDpmScheduler {
@@ -64,7 +68,7 @@ impl Scheduler for CosineDpmMultistepScheduler {
             lower_order_final: self.lower_order_final,
             euler_at_final: self.euler_at_final,
         };
-        let mut plan = solver.plan(steps)?;
+        let mut plan = solver.plan_from(steps, at)?;
         for call in &mut plan.calls {
             call.time = call.level.sigma.atan() * FRAC_2_PI;
         }
@@ -95,6 +99,28 @@ mod tests {
             let kept = next.powi(2) / call.level.sigma.powi(2);
             assert!((clean - (1.0 - kept)).abs() < 1e-9, "{k}: {clean}");
         }
+    }
+
+    /// A late start keeps the variance of noise from its first step on, which adds noise too.
+    #[test]
+    fn late_starts_add_noise() {
+        let scheduler = CosineDpmMultistepScheduler::default();
+        let (whole, late) = (scheduler.plan(20), scheduler.plan_from(20, 5));
+        let (whole, late) = (whole.unwrap(), late.unwrap());
+        assert_eq!(late.times(), &whole.times()[5..]);
+        let [from, to] = [0, 1].map(|k| late.calls[k].level.sigma);
+        let kept = (to / from).powi(2);
+        let expected = [
+            (Term::Sample(0), kept),
+            (Term::X0(0), 1.0 - kept),
+            (Term::Noise, to * (1.0 - kept).sqrt()),
+        ];
+        assert_eq!(late.calls[0].update.len(), expected.len());
+        for (found, expected) in late.calls[0].update.iter().zip(expected) {
+            assert_eq!(found.0, expected.0);
+            assert!((found.1 - expected.1).abs() < 1e-9 * from, "{found:?}");
+        }
+        assert_eq!(late.calls[1..], whole.starting_at(5).unwrap().calls[1..]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     grid::{FinalSigmas, SigmaGrid, exponential, karras},
-    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term, check_start},
     prediction::{NoiseLevel, PredictionType},
     process::Preconditioning,
 };
@@ -167,6 +167,10 @@ impl Default for EdmDpmScheduler {
 
 impl Scheduler for EdmDpmScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        self.plan_from(steps, 0)
+    }
+
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         if !self.algorithm_type.is_plus_plus() {
             return Err(Error::config(
@@ -176,6 +180,7 @@ impl Scheduler for EdmDpmScheduler {
             ));
         }
         let grid = self.edm.grid(steps)?;
+        check_start(at, steps)?;
         let levels: Vec<NoiseLevel> = grid
             .sigmas
             .iter()
@@ -187,9 +192,9 @@ impl Scheduler for EdmDpmScheduler {
             solver: self.solver_type,
             exact_curvature: self.algorithm_type == DpmAlgorithm::SdeDpmPlusPlus,
         };
-        let calls = (0..steps).map(|k| {
+        let calls = (at..steps).map(|k| {
             let order = dpm::multistep_order(
-                self.solver_order,
+                self.solver_order.min(k - at + 1),
                 k,
                 steps,
                 self.lower_order_final,
@@ -204,10 +209,68 @@ impl Scheduler for EdmDpmScheduler {
             )
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(SamplingPlan {
+        let plan = SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
             ..SamplingPlan::new(self.edm.init_noise_sigma(), calls)?
-        })
+        };
+        Ok(plan.counted_from(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(call: &ModelCall, term: Term) -> f64 {
+        let found = call.update.iter().find(|(source, _)| *source == term);
+        found.map_or(0.0, |(_, weight)| *weight)
+    }
+
+    /// The first step has the first order, with noise if steps have; the second one has the second
+    /// order, with the predictions of both calls. From then on the steps are those of the whole
+    /// plan.
+    #[test]
+    fn late_starts_begin_as_the_first_call() {
+        for (algorithm_type, draws) in [
+            (DpmAlgorithm::DpmPlusPlus, false),
+            (DpmAlgorithm::SdeDpmPlusPlus, true),
+        ] {
+            let scheduler = EdmDpmScheduler {
+                algorithm_type,
+                ..EdmDpmScheduler::default()
+            };
+            let whole = scheduler.plan(20).unwrap();
+            assert_eq!(scheduler.plan_from(20, 0).unwrap(), whole);
+            let late = scheduler.plan_from(20, 7).unwrap();
+            assert_eq!(late.times(), &whole.times()[7..]);
+            let sigma = |k: usize| late.calls[k].level.sigma;
+            // How much of the sample is kept, and the noise that makes up for the rest.
+            let share = |k: usize| (sigma(k + 1) / sigma(k)).powi(if draws { 2 } else { 1 });
+            let noise = |k: usize| {
+                let left = 1.0 - (sigma(k + 1) / sigma(k)).powi(2);
+                sigma(k + 1) * left.sqrt() * f64::from(u8::from(draws))
+            };
+            // How much further the slope of the midpoint goes than from the call before.
+            let ratio = (sigma(1) / sigma(2)).ln() / (sigma(0) / sigma(1)).ln();
+            let slope = 0.5 * (1.0 - share(1)) * ratio;
+            for (k, term, expected) in [
+                (0, Term::Sample(0), share(0)),
+                (0, Term::X0(0), 1.0 - share(0)),
+                (0, Term::Noise, noise(0)),
+                (1, Term::Sample(1), share(1)),
+                (1, Term::X0(1), 1.0 - share(1) + slope),
+                (1, Term::X0(0), -slope),
+                (1, Term::Noise, noise(1)),
+            ] {
+                let found = weight(&late.calls[k], term);
+                let apart = (found - expected).abs();
+                assert!(apart < 1e-9 * sigma(0), "{k} {term:?}: {found} {expected}");
+            }
+            assert_eq!(late.calls[0].update.len(), if draws { 3 } else { 2 });
+            assert_eq!(late.calls[1..], whole.starting_at(7).unwrap().calls[1..]);
+            let message = scheduler.plan_from(20, 20).unwrap_err().to_string();
+            assert!(message.contains("`at` is 20"), "{message}");
+        }
     }
 }

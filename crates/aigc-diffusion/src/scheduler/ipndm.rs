@@ -5,7 +5,7 @@
 use super::{Scheduler, pndm::MULTISTEP};
 use crate::{
     grid::at,
-    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term, check_start},
     prediction::{NoiseLevel, PredictionType},
 };
 use aigc_core::{Error, Result, check};
@@ -39,12 +39,22 @@ const LEAST_ALPHA: f64 = 1e-8;
 
 impl Scheduler for IpndmScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        self.plan_from(steps, 0)
+    }
+
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
         let levels = self.levels(steps)?;
-        let calls = (0..steps).map(|k| {
+        check_start(at, steps)?;
+        let calls = (at..steps).map(|k| {
             let (from, to) = (levels[k], levels[k + 1]);
             let time = from.sigma.atan2(from.alpha) * FRAC_2_PI;
             let reading = PredictionType::V.coefficients(from)?;
-            Ok(ModelCall::new(time, from, reading, update(k, from, to)))
+            Ok(ModelCall::new(
+                time,
+                from,
+                reading,
+                update(k - at, from, to),
+            ))
         });
         SamplingPlan::new(1.0, calls.collect::<Result<_>>()?)
     }
@@ -82,7 +92,8 @@ impl IpndmScheduler {
     }
 }
 
-/// The next sample: noise of the last calls, extrapolated, and the clean sample that it leaves.
+/// The next sample after call `k`: the noise of the last calls, extrapolated, and the clean sample
+/// that the sample has besides this noise.
 fn update(k: usize, from: NoiseLevel, to: NoiseLevel) -> LinearCombination {
     let newest = MULTISTEP[k.min(MULTISTEP.len() - 1)];
     let noise = |scale: f64| {
@@ -109,10 +120,9 @@ mod tests {
     fn true_predictions_end_at_the_clean_sample() {
         let plan = IpndmScheduler::default().plan(40).unwrap();
         let (clean, noise) = (0.7, -1.3);
-        let mut sample = noise;
         for (k, call) in plan.calls.iter().enumerate().skip(1) {
             let NoiseLevel { alpha, sigma } = call.level;
-            sample = alpha * clean + sigma * noise;
+            let sample = alpha * clean + sigma * noise;
             let next = call.update.iter().map(|(term, weight)| {
                 weight
                     * match term {
@@ -127,7 +137,41 @@ mod tests {
             });
             assert!((next - expected).abs() < 1e-6, "{k}: {next} {expected}");
         }
-        assert!(sample.is_finite());
+    }
+
+    /// The first call sees noise alone: the step after it scales this noise.
+    #[test]
+    fn first_step_keeps_the_noise() {
+        let plan = IpndmScheduler::default().plan(10).unwrap();
+        let next = plan.calls[1].level.sigma;
+        assert_eq!(plan.calls[0].update, [(Term::Epsilon(0), next)]);
+        // Noise is x there, whatever the network predicts.
+        let (x, v) = plan.calls[0].coefficients.epsilon;
+        assert!((x - 1.0).abs() < 1e-12 && v.abs() < 1e-12, "{x} {v}");
+    }
+
+    /// A plan that starts later has the same levels; its steps use its own calls alone, one more
+    /// each time.
+    #[test]
+    fn later_starts_begin_with_low_orders() {
+        let scheduler = IpndmScheduler::default();
+        let (whole, late) = (scheduler.plan(9), scheduler.plan_from(9, 4));
+        let (whole, late) = (whole.unwrap(), late.unwrap());
+        assert_eq!(late.times(), &whole.times()[4..]);
+        for (k, call) in late.calls.iter().enumerate() {
+            let noise = |(term, _): &&(Term, f64)| matches!(term, Term::Epsilon(_));
+            assert_eq!(call.update.iter().filter(noise).count(), (k + 1).min(4));
+            let sum: f64 = call.update.iter().filter(noise).map(|(_, w)| w).sum();
+            let next = late.calls.get(k + 1).map(|call| call.level);
+            let next = next.unwrap_or(NoiseLevel {
+                alpha: 1.0,
+                sigma: 0.0,
+            });
+            let expected = next.sigma - next.alpha / call.level.alpha * call.level.sigma;
+            assert!((sum - expected).abs() < 1e-9, "{k}: {sum} {expected}");
+        }
+        let message = scheduler.plan_from(9, 9).unwrap_err().to_string();
+        assert!(message.contains("`at` is 9"), "{message}");
     }
 
     #[test]

@@ -57,8 +57,8 @@ use crate::{
 use aigc_core::{Error, Result};
 use std::collections::HashSet;
 
-/// A solver that turns noise into samples.
-pub trait Scheduler {
+/// A solver that turns noise into samples. Samplers keep a copy of it.
+pub trait Scheduler: Clone + 'static {
     /// Everything that sampling in `steps` steps computes. Methods that call the network twice a
     /// step have more calls than steps.
     ///

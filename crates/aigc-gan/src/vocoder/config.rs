@@ -1,8 +1,11 @@
 //! Configuration of HiFi-GAN.
 
 use super::{
-    HifiGan, MAX_CHANNELS, MAX_HOP, MAX_KERNEL, MAX_LAYERS, check_layer, check_list,
-    check_mel_config, check_odd, read_config,
+    HifiGan,
+    checks::{
+        MAX_CHANNELS, MAX_KERNEL, MAX_LAYERS, blocks_reach, check_dilations, check_hop,
+        check_layer, check_list, check_mel_config, check_odd, check_slope, product, read_config,
+    },
 };
 use aigc_core::{
     Result,
@@ -40,7 +43,7 @@ pub struct HifiGanConfig {
     pub leaky_relu_slope: f64,
     /// Whether spectrograms are normalised with the mean and the scale among the weights.
     pub normalize_before: bool,
-    /// What the spectrograms are. A field of this library; if it is missing, they are
+    /// Configuration of the spectrograms. A field of this library; if it is missing, they are
     /// [those of SpeechT5](Self::mel).
     pub mel_config: Option<MelConfig>,
     /// Whether weights are normalised, as for training. A field of this library; opening a model
@@ -129,13 +132,12 @@ impl HifiGanConfig {
 
     /// Samples of a frame.
     pub fn hop_length(&self) -> usize {
-        let rates = self.upsample_rates.iter();
-        rates.fold(1, |product, rate| product.saturating_mul(*rate))
+        product(&self.upsample_rates)
     }
 
-    /// What the spectrograms are. Without [`mel_config`](Self::mel_config) they are those of
-    /// SpeechT5: common logarithms of magnitudes in windows of four frames, from 80 to 7,600 Hz or
-    /// half of the sample rate.
+    /// Configuration of the spectrograms. Without [`mel_config`](Self::mel_config) they are those
+    /// of SpeechT5: common logarithms of magnitudes in windows of four frames, from 80 to 7,600 Hz
+    /// or half of the sample rate.
     pub fn mel(&self) -> MelConfig {
         if let Some(mel) = self.mel_config {
             return mel;
@@ -158,13 +160,7 @@ impl HifiGanConfig {
     pub fn context_frames(&self) -> usize {
         // Kernels of 7 at both ends.
         const ENDS: usize = 3;
-        let blocks = self.resblock_kernel_sizes.iter();
-        let blocks = blocks.zip(&self.resblock_dilation_sizes);
-        let reach = blocks.map(|(kernel, dilations)| {
-            let sum: usize = dilations.iter().map(|dilation| dilation + 1).sum();
-            (kernel - 1) / 2 * sum
-        });
-        let reach = reach.max().unwrap_or(0);
+        let reach = blocks_reach(&self.resblock_kernel_sizes, &self.resblock_dilation_sizes);
         let upsamplings = self.upsample_rates.iter().zip(&self.upsample_kernel_sizes);
         let before = upsamplings.rev().fold(ENDS, |after, (rate, kernel)| {
             let (after, padding) = (after + reach, kernel.saturating_sub(*rate) / 2);
@@ -196,9 +192,7 @@ impl HifiGanConfig {
         let field = "upsample_initial_channel";
         ensure(initial >> layers > 0, field, initial, &expected)?;
         check_list("upsample_rates", &self.upsample_rates, layers, MAX_KERNEL)?;
-        let expected = format!("rates with a product of at most {MAX_HOP}");
-        let hop = self.hop_length();
-        ensure(hop <= MAX_HOP, "upsample_rates", hop, &expected)?;
+        check_hop("upsample_rates", &self.upsample_rates)?;
         let (field, kernels) = ("upsample_kernel_sizes", &self.upsample_kernel_sizes);
         check_list(field, kernels, layers, MAX_KERNEL)?;
         for (kernel, rate) in kernels.iter().zip(&self.upsample_rates) {
@@ -212,25 +206,9 @@ impl HifiGanConfig {
         for kernel in kernels {
             check_layer(field, &[initial / 2, initial / 2, *kernel])?;
         }
-        let (field, dilations) = ("resblock_dilation_sizes", &self.resblock_dilation_sizes);
-        let expected = format!("{}, one list for each kernel", kernels.len());
-        ensure(
-            dilations.len() == kernels.len(),
-            field,
-            dilations.len(),
-            &expected,
-        )?;
-        for list in dilations {
-            check::in_range(field, list.len(), 1..=MAX_LAYERS)?;
-            check_list(field, list, list.len(), MAX_KERNEL)?;
-        }
-        let slope = self.leaky_relu_slope;
-        ensure(
-            slope.is_finite(),
-            "leaky_relu_slope",
-            slope,
-            "a finite number",
-        )?;
+        let dilations = &self.resblock_dilation_sizes;
+        check_dilations("resblock_dilation_sizes", dilations, kernels.len())?;
+        check_slope(self.leaky_relu_slope)?;
         let mel = self.mel();
         let (rate, expected) = (mel.sample_rate, self.sampling_rate);
         let expected_text = format!("{expected}, as `sampling_rate`");
@@ -240,7 +218,7 @@ impl HifiGanConfig {
             rate,
             &expected_text,
         )?;
-        check_mel_config(&mel, self.model_in_dim, hop)
+        check_mel_config(&mel, self.model_in_dim, self.hop_length())
     }
 
     /// Creates the network on `device`.

@@ -1,14 +1,18 @@
 //! The generator of HiFi-GAN.
 
-use super::{HifiGanConfig, HifiGanStream, check_mel, files};
+use super::{
+    HifiGanConfig, HifiGanStream,
+    checks::check_mel,
+    files,
+    statistics::{Statistics, normalize},
+};
 use aigc_core::{
     Error, Result,
-    audio::Vocoder,
+    audio::{Vocoder, Waveform},
     check::ensure_argument,
     dsp::MelConfig,
     json,
-    nn::{Activation, Conv1d, Conv1dConfig, ConvTranspose1d, ConvTranspose1dConfig, Initializer},
-    ops,
+    nn::{Activation, Conv1d, Conv1dConfig, ConvTranspose1d, ConvTranspose1dConfig},
     weights::{KeyMapping, Loaded, OpenOptions},
 };
 use burn::{
@@ -58,7 +62,7 @@ pub struct HifiGanResidualBlock {
 }
 
 impl HifiGanResidualBlock {
-    fn new(
+    pub(super) fn new(
         channels: usize,
         kernel: usize,
         dilations: &[usize],
@@ -70,7 +74,7 @@ impl HifiGanResidualBlock {
                 .with_dilation(dilation)
                 .with_padding((kernel - 1) / 2 * dilation)
                 .with_weight_norm(weight_norm)
-                .init(device)
+                .init_scaled(1.0, device)
         };
         Self {
             convs1: dilations.iter().map(|dilation| conv(*dilation)).collect(),
@@ -109,7 +113,7 @@ impl HifiGan {
             Conv1dConfig::new(channels, END_KERNEL)
                 .with_padding(END_KERNEL / 2)
                 .with_weight_norm(norm)
-                .init(device)
+                .init_scaled(1.0, device)
         };
         let (mut upsampler, mut resblocks) = (Vec::new(), Vec::new());
         let rates = config.upsample_rates.iter();
@@ -119,7 +123,7 @@ impl HifiGan {
                 .with_stride(*rate)
                 .with_padding((kernel - rate) / 2)
                 .with_weight_norm(norm);
-            upsampler.push(upsampling.init(device));
+            upsampler.push(upsampling.init_scaled(1.0, device));
             let kernels = config.resblock_kernel_sizes.iter();
             for (kernel, dilations) in kernels.zip(&config.resblock_dilation_sizes) {
                 let block =
@@ -127,24 +131,26 @@ impl HifiGan {
                 resblocks.push(block);
             }
         }
-        let statistic = |initial: Initializer| {
-            let param = initial.param([config.model_in_dim], 1, 1, device);
-            param.set_require_grad(false)
-        };
+        let Statistics { mean, scale } = Statistics::none(config.model_in_dim, device);
         let last = initial >> config.upsample_rates.len();
         Self {
             conv_pre: end([config.model_in_dim, initial]),
             upsampler,
             resblocks,
             conv_post: end([last, 1]),
-            mean: statistic(Initializer::ZEROS),
-            scale: statistic(Initializer::ONES),
+            mean,
+            scale,
             mel: config.mel(),
             config: config.clone(),
         }
     }
 
     aigc_core::open_methods!("model");
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(
+        pub config: HifiGanConfig,
+        files: aigc_core::hub_model::ModelFiles::TRANSFORMERS
+    );
 
     fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
         let path = dir.join("config.json");
@@ -161,7 +167,7 @@ impl HifiGan {
     }
 
     /// Writes `config.json` and `model.safetensors` to a directory, which transformers opens as
-    /// `SpeechT5HifiGan`: weights without normalisation. What the spectrograms are goes with them.
+    /// `SpeechT5HifiGan`: weights without normalisation, and the configuration of the spectrograms.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
@@ -175,7 +181,7 @@ impl HifiGan {
         &self.config
     }
 
-    /// Says what the spectrograms are, for files that do not.
+    /// Sets the configuration of the spectrograms, for files without one.
     ///
     /// # Errors
     /// [`Error::Config`] if the network does not have this number of bands or samples per frame, or
@@ -210,20 +216,38 @@ impl HifiGan {
             }
         }
         let device = self.mean.lazy_device();
-        let param = |values: &[f32]| {
-            Param::from_tensor(Tensor::<1>::from_floats(values, &device)).set_require_grad(false)
-        };
-        let (mean, scale) = (param(mean), param(scale));
+        Ok(self.normalized(Statistics::new(mean, scale, &device)))
+    }
+
+    /// [`with_statistics`](Self::with_statistics) with the mean and the standard deviation of every
+    /// band over all frames of these sounds, of which the first channel is taken. Without them,
+    /// the logarithms of magnitudes are far below 0, and training begins slowly.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a sound that is shorter than a frame, of another sample rate
+    /// or not finite, or if there is no sound.
+    pub fn with_statistics_of<'a>(
+        self,
+        sounds: impl IntoIterator<Item = &'a Waveform>,
+    ) -> Result<Self> {
+        let device = self.mean.lazy_device();
+        let statistics = Statistics::of(&self.mel, sounds, &device)?;
+        Ok(self.normalized(statistics))
+    }
+
+    /// The network that normalises spectrograms with these statistics.
+    fn normalized(self, statistics: Statistics) -> Self {
+        let Statistics { mean, scale } = statistics;
         let config = HifiGanConfig {
             normalize_before: true,
             ..self.config
         };
-        Ok(Self {
+        Self {
             mean,
             scale,
             config,
             ..self
-        })
+        }
     }
 
     /// The network without weight normalisation, which computes the same with less work.
@@ -261,10 +285,7 @@ impl HifiGan {
         let activation = Activation::LeakyRelu(self.config.leaky_relu_slope);
         let mut x = log_mel;
         if self.config.normalize_before {
-            let (dtype, bands) = (x.dtype(), self.config.model_in_dim);
-            let [mean, scale] = [&self.mean, &self.scale]
-                .map(|value| ops::cast(value.val().detach(), dtype).reshape([1, bands, 1]));
-            x = (x - mean) / scale;
+            x = normalize(x, &self.mean, &self.scale);
         }
         let mut hidden = self.conv_pre.forward(x);
         let kernels = self.config.resblock_kernel_sizes.len();

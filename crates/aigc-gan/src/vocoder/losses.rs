@@ -1,7 +1,7 @@
 //! Losses over several discriminators.
 
-use super::WaveVerdict;
 use crate::GanLoss;
+use aigc_core::adversarial::Verdict;
 use burn::tensor::Tensor;
 
 /// How far the hidden layers of discriminators are apart for real and for generated waveforms: the
@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 ///
 /// # Panics
 /// If the numbers of discriminators, their layers or the shapes differ, or there are none.
-pub fn feature_matching_loss(real: &[WaveVerdict], fake: &[WaveVerdict]) -> Tensor<1> {
+pub fn feature_matching_loss(real: &[Verdict], fake: &[Verdict]) -> Tensor<1> {
     assert_eq!(real.len(), fake.len(), "numbers of discriminators");
     let layers = real.iter().zip(fake).flat_map(|(real, fake)| {
         assert_eq!(
@@ -29,21 +29,13 @@ pub fn feature_matching_loss(real: &[WaveVerdict], fake: &[WaveVerdict]) -> Tens
 }
 
 /// The discriminators' loss, summed over them.
-pub(super) fn discriminator_loss(
-    loss: GanLoss,
-    real: &[WaveVerdict],
-    fake: &[WaveVerdict],
-) -> Tensor<1> {
+pub(super) fn discriminator_loss(loss: GanLoss, real: &[Verdict], fake: &[Verdict]) -> Tensor<1> {
     let pairs = real.iter().zip(fake);
     total(pairs.map(|(real, fake)| loss.discriminator_loss(logits(real), logits(fake), 0.0)))
 }
 
 /// The generator's loss, summed over the discriminators.
-pub(super) fn generator_loss(
-    loss: GanLoss,
-    real: &[WaveVerdict],
-    fake: &[WaveVerdict],
-) -> Tensor<1> {
+pub(super) fn generator_loss(loss: GanLoss, real: &[Verdict], fake: &[Verdict]) -> Tensor<1> {
     let pairs = real.iter().zip(fake);
     total(pairs.map(|(real, fake)| {
         let real = loss.is_relativistic().then(|| logits(real).detach());
@@ -52,7 +44,7 @@ pub(super) fn generator_loss(
 }
 
 /// Accuracy, averaged over the discriminators.
-pub(super) fn accuracy(loss: GanLoss, real: &[WaveVerdict], fake: &[WaveVerdict]) -> Tensor<1> {
+pub(super) fn accuracy(loss: GanLoss, real: &[Verdict], fake: &[Verdict]) -> Tensor<1> {
     let pairs = real.iter().zip(fake);
     let sum = total(
         pairs.map(|(real, fake)| loss.accuracy(logits(real).detach(), logits(fake).detach())),
@@ -61,7 +53,7 @@ pub(super) fn accuracy(loss: GanLoss, real: &[WaveVerdict], fake: &[WaveVerdict]
 }
 
 /// The mean logit, averaged over the discriminators, without gradients.
-pub(super) fn mean_logit(verdicts: &[WaveVerdict]) -> Tensor<1> {
+pub(super) fn mean_logit(verdicts: &[Verdict]) -> Tensor<1> {
     let sum = total(
         verdicts
             .iter()
@@ -70,7 +62,7 @@ pub(super) fn mean_logit(verdicts: &[WaveVerdict]) -> Tensor<1> {
     sum / verdicts.len() as f64
 }
 
-fn logits(verdict: &WaveVerdict) -> Tensor<1> {
+fn logits(verdict: &Verdict) -> Tensor<1> {
     let count = verdict.logits.shape().num_elements();
     verdict.logits.clone().reshape([count])
 }
@@ -87,9 +79,9 @@ mod tests {
     use aigc_core::testing::{assert_close, values};
     use burn::tensor::Device;
 
-    fn verdict(logits: &[f32], features: &[&[f32]], device: &Device) -> WaveVerdict {
+    fn verdict(logits: &[f32], features: &[&[f32]], device: &Device) -> Verdict {
         let row = |values: &[f32]| Tensor::<1>::from_floats(values, device).unsqueeze_dim::<2>(0);
-        WaveVerdict {
+        Verdict {
             logits: row(logits),
             features: features.iter().map(|values| row(values)).collect(),
         }
@@ -124,7 +116,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let leaf = |value: f32| Tensor::<2>::from_floats([[value]], &device).require_grad();
         let (real, fake) = (leaf(1.0), leaf(3.0));
-        let with = |features: &Tensor<2>| WaveVerdict {
+        let with = |features: &Tensor<2>| Verdict {
             logits: features.clone(),
             features: vec![features.clone()],
         };

@@ -1,21 +1,18 @@
 //! Training of vocoders.
 
 use super::{
-    VocoderObjectiveConfig, WaveDiscriminator, feature_matching_loss,
+    Generated, VocoderGenerator, VocoderObjectiveConfig, WaveDiscriminator, feature_matching_loss,
     losses::{accuracy, discriminator_loss, generator_loss, mean_logit},
 };
 use crate::Gan;
 use aigc_core::{
     Error, Result,
-    audio::Vocoder,
     data::SampleBatch,
     dsp::{MelConfig, MelLoss, MelSpectrogram, StftLoss},
+    rng::Rng,
     train::{LossOutput, Objective, Phase, StepContext},
 };
-use burn::{
-    module::{Module, ModuleDisplay},
-    tensor::Tensor,
-};
+use burn::tensor::Tensor;
 use std::marker::PhantomData;
 
 /// Trains a vocoder `G` and discriminators `C` of its sound against each other, on batches `B` of
@@ -32,13 +29,14 @@ use std::marker::PhantomData;
 ///
 /// with the terms of [`VocoderObjectiveConfig`]; the last two are there from
 /// [`start_step`](VocoderObjectiveConfig::start_step) on. Before it, discriminators are not
-/// computed. The generator's update uses the sound that was generated for that of the
-/// discriminators.
+/// computed. Losses of the generator's own ([`Generated::losses`]) are added. The generator's
+/// update uses the sound that was generated for that of the discriminators.
 ///
-/// Metrics of `generator`: `mel`, `stft`, `adversarial`, `features`. Metrics of `discriminator`:
-/// `real` and `fake` (mean logits), `accuracy`.
+/// Metrics of `generator`: `mel`, `stft`, `adversarial`, `features`, also those with a weight of 0,
+/// and those of the generator's own.
+/// Metrics of `discriminator`: `real` and `fake` (mean logits), `accuracy`.
 ///
-/// The `final` of a run opens as the vocoder if the run has its configuration
+/// A run's `final` directory opens as the vocoder if the run has its configuration
 /// ([`Trainer::with_model_config`](aigc_core::train::Trainer::with_model_config)), as in
 /// [`HifiGan::from_pretrained`](super::HifiGan::from_pretrained).
 #[derive(Debug)]
@@ -48,7 +46,7 @@ pub struct VocoderObjective<G, C, B> {
     mel_loss: MelLoss,
     stft_loss: StftLoss,
     /// Sound generated in the discriminators' phase, one batch per accumulated batch.
-    generated: Vec<Option<Tensor<2>>>,
+    generated: Vec<Option<Generated>>,
     types: PhantomData<fn(G, C, B)>,
 }
 
@@ -57,7 +55,7 @@ const DISCRIMINATOR_PHASE: usize = 0;
 
 impl<G, C, B> VocoderObjective<G, C, B>
 where
-    G: Vocoder + Module + ModuleDisplay + 'static,
+    G: VocoderGenerator + 'static,
     C: WaveDiscriminator + 'static,
     B: SampleBatch<3>,
 {
@@ -125,30 +123,31 @@ where
         Ok(wave.reshape([batch.len(), time]))
     }
 
-    /// The sound that the generator makes of the spectrograms of `real`, at most as long,
-    /// `[batch, time]`.
-    fn generate(&self, generator: &G, real: &Tensor<2>) -> Result<Tensor<2>> {
+    /// The sound that the generator makes of the spectrograms of `real`, at most as long.
+    fn generate(&self, generator: &G, real: &Tensor<2>, rng: &mut Rng) -> Result<Generated> {
         let log_mel = self.mel.log_mel_tensor(real.clone()).detach();
-        let fake = generator.vocode(log_mel)?;
-        let len = fake.dims()[1].min(real.dims()[1]);
-        Ok(fake.narrow(1, 0, len))
+        let mut fake = generator.generate(log_mel, real, rng)?;
+        let len = fake.wave.dims()[1].min(real.dims()[1]);
+        fake.wave = fake.wave.narrow(1, 0, len);
+        Ok(fake)
     }
 
     fn discriminator_losses(
         &mut self,
         model: &Gan<G, C>,
         real: Tensor<2>,
-        context: &StepContext,
+        context: &mut StepContext,
     ) -> Result<LossOutput> {
         if context.step < self.config.start_step {
             // A loss that no weight has a gradient of.
             let constant = Tensor::<1>::zeros([1], &context.device).require_grad();
             return Ok(LossOutput::new(constant * 1.0));
         }
-        let fake = self.generate(&model.generator, &real)?;
+        let fake = self.generate(&model.generator, &real, &mut context.rng)?;
         let slots = self.generated.len().max(context.micro_batch + 1);
         self.generated.resize(slots, None);
         self.generated[context.micro_batch] = Some(fake.clone());
+        let fake = fake.wave;
         let judge = |wave: Tensor<2>| model.discriminator.judge(wave.unsqueeze_dim(1));
         let of_real = judge(real.narrow(1, 0, fake.dims()[1]));
         let of_fake = judge(fake.detach());
@@ -164,19 +163,31 @@ where
         &mut self,
         model: &Gan<G, C>,
         real: Tensor<2>,
-        context: &StepContext,
+        context: &mut StepContext,
     ) -> Result<LossOutput> {
         let kept = self.generated.get_mut(context.micro_batch);
-        let fake = match kept.and_then(Option::take) {
-            Some(fake) => fake,
-            None => self.generate(&model.generator, &real)?,
+        let generated = match kept.and_then(Option::take) {
+            Some(generated) => generated,
+            None => self.generate(&model.generator, &real, &mut context.rng)?,
         };
+        let Generated { wave: fake, losses } = generated;
         let config = &self.config;
         let real = real.narrow(1, 0, fake.dims()[1]);
-        let mel = self.mel_loss.forward(fake.clone(), real.clone());
-        let stft = self.stft_loss.forward(fake.clone(), real.clone());
+        // A term without weight is a metric, which needs no gradient.
+        let point = |weight: f64| match weight > 0.0 {
+            true => fake.clone(),
+            false => fake.clone().detach(),
+        };
+        let mel = point(config.mel_weight);
+        let mel = self.mel_loss.forward(mel, real.clone());
+        let stft = point(config.stft_weight);
+        let stft = self.stft_loss.forward(stft, real.clone());
         let mut loss = mel.clone() * config.mel_weight + stft.clone() * config.stft_weight;
         let mut metrics = vec![("mel", mel), ("stft", stft)];
+        for (name, own) in losses {
+            loss = loss + own.clone();
+            metrics.push((name, own));
+        }
         if context.step >= config.start_step {
             // Gradients flow through the discriminators, but not to their weights.
             let discriminator = model.discriminator.clone().no_grad();
@@ -199,7 +210,7 @@ where
 
 impl<G, C, B> Objective for VocoderObjective<G, C, B>
 where
-    G: Vocoder + Module + ModuleDisplay + 'static,
+    G: VocoderGenerator + 'static,
     C: WaveDiscriminator + 'static,
     B: SampleBatch<3>,
 {

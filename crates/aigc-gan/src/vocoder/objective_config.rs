@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Configuration of a [`VocoderObjective`](super::VocoderObjective): the terms of the losses and
 /// their weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct VocoderObjectiveConfig {
     /// Loss of generator and discriminators. The paper has
     /// [`LeastSquares`](GanLoss::LeastSquares).
@@ -68,14 +68,15 @@ impl VocoderObjectiveConfig {
         }
     }
 
-    /// Losses for sound of 8,000 samples per second: the default with windows of 10, 25 and 50 ms,
-    /// and discriminators from `start_step` on.
+    /// Losses for sound of 8,000 samples per second: the default with four times the weight of the
+    /// spectral term, in windows of 10, 25 and 50 ms, and discriminators from `start_step` on.
     pub fn speech_8khz(start_step: usize) -> Self {
         let resolution = |n_fft, hop_length, win_length| {
             StftConfig::new(n_fft, hop_length).with_win_length(win_length)
         };
         Self {
             start_step,
+            stft_weight: 10.0,
             resolutions: vec![
                 resolution(128, 20, 80),
                 resolution(256, 50, 200),
@@ -99,13 +100,10 @@ impl VocoderObjectiveConfig {
             non_negative(field, weight)?;
         }
         // Without such a term nothing ties the sound to its spectrogram.
-        let tied = self.mel_weight + self.stft_weight + self.feature_weight > 0.0;
-        ensure(
-            tied,
-            "mel_weight",
-            self.mel_weight,
-            "above 0, or `stft_weight` or `feature_weight` is",
-        )?;
+        let has_features = self.feature_weight > 0.0 && self.start_step == 0;
+        let tied = self.mel_weight + self.stft_weight > 0.0 || has_features;
+        let expected = "above 0, unless `stft_weight` is, or `feature_weight` with `start_step` 0";
+        ensure(tied, "mel_weight", self.mel_weight, expected)?;
         self.mels.iter().try_for_each(MelConfig::validate)?;
         let resolutions = &self.resolutions;
         ensure(
@@ -115,5 +113,37 @@ impl VocoderObjectiveConfig {
             "at least one",
         )?;
         resolutions.iter().try_for_each(StftConfig::validate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_is_tied_to_its_spectrogram_from_the_first_step_on() {
+        let features = VocoderObjectiveConfig {
+            mel_weight: 0.0,
+            ..VocoderObjectiveConfig::hifi_gan()
+        };
+        features.validate().unwrap();
+        let late = VocoderObjectiveConfig {
+            start_step: 1,
+            ..features.clone()
+        };
+        let none = VocoderObjectiveConfig {
+            feature_weight: 0.0,
+            ..features
+        };
+        for config in [late, none] {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(
+                message.contains("`mel_weight` is 0, expected above 0"),
+                "{message}"
+            );
+        }
+        let text = r#"{"stft_weigth": 1.0}"#;
+        let error = serde_json::from_str::<VocoderObjectiveConfig>(text).unwrap_err();
+        assert!(error.to_string().contains("unknown field `stft_weigth`"));
     }
 }

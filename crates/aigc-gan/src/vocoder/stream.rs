@@ -1,6 +1,6 @@
 //! HiFi-GAN piece by piece.
 
-use super::{HifiGan, check_mel};
+use super::{HifiGan, checks::check_mel};
 use aigc_core::Result;
 use burn::tensor::Tensor;
 

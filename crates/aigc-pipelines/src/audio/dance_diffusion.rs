@@ -3,23 +3,31 @@
 
 use super::{
     denoise::{Watch, denoise, normal},
-    index::Index,
-    request::{AudioStage, GeneratedAudio, GenerationSettings, check_counts, random_seed},
+    request::{AudioStage, GeneratedAudio, GenerationSettings, check_counts, request_methods},
 };
-use crate::text_to_image::{NoiseSource, NoiseStream, noise_of_images};
+use crate::{
+    methods::pipeline_methods,
+    model_index::{ModelIndex, merge},
+    sampling::plan,
+    seed::random_seed,
+    text_to_image::{NoiseSource, NoiseStream, noise_of_images},
+};
 use aigc_core::{
     Error, Result,
     audio::Waveform,
+    check::ensure_argument,
     weights::{Loaded, OpenOptions},
 };
-use aigc_diffusion::{AnyScheduler, Scheduler, models::UNet1dModel};
+use aigc_diffusion::{AnyScheduler, models::UNet1dModel};
 use burn::tensor::{Device, Tensor};
 use std::path::Path;
 
 /// The name of the class in diffusers.
 const CLASS: &str = "DanceDiffusionPipeline";
-/// The longest sound, in samples.
-const MOST_SAMPLES: f64 = (1u64 << 28) as f64;
+/// Names of its parts.
+const PARTS: [&str; 2] = ["scheduler", "unet"];
+/// Limit on the samples that are made together, of all channels: 1 GiB.
+const MAX_SAMPLES: usize = 1 << 28;
 
 /// A request for sounds. The default values are those of diffusers' `DanceDiffusionPipeline`.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,33 +58,11 @@ impl Default for DanceDiffusionRequest {
 }
 
 impl DanceDiffusionRequest {
-    /// Sets the number of sounds.
-    pub fn with_n(mut self, n: usize) -> Self {
-        self.n = n;
-        self
-    }
+    request_methods!();
 
     /// Sets the length in seconds.
     pub fn with_seconds(mut self, seconds: f64) -> Self {
         self.seconds = Some(seconds);
-        self
-    }
-
-    /// Sets the number of steps.
-    pub fn with_num_inference_steps(mut self, steps: usize) -> Self {
-        self.num_inference_steps = steps;
-        self
-    }
-
-    /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    /// Sets the generator of the noise.
-    pub fn with_noise_source(mut self, noise_source: NoiseSource) -> Self {
-        self.noise_source = noise_source;
         self
     }
 }
@@ -112,32 +98,16 @@ impl DanceDiffusionPipeline {
         })
     }
 
-    /// Opens a pipeline's directory, as diffusers writes it. What is returned says what was not
-    /// used.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a missing file; [`Error::Data`] names file and field, [`Error::Weights`]
-    /// the tensors that do not fit.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::from_pretrained_with(dir, &OpenOptions::default(), device)
-    }
+    pipeline_methods!(classes: &[CLASS], parts: &PARTS, is_opened: |_, _| true);
 
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights, or with weights in
-    /// half precision.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained).
-    pub fn from_pretrained_with(
-        dir: impl AsRef<Path>,
-        options: &OpenOptions,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let mut index = Index::open(dir.as_ref(), CLASS, &["scheduler", "unet"])?;
-        let mut report = std::mem::take(&mut index.report);
-        let scheduler = report.merge(index.scheduler()?);
-        let dir = index.part("unet", &["UNet1DModel"])?;
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+        let index = ModelIndex::open(dir, &[CLASS])?;
+        let mut report = index.unused(&PARTS);
+        let scheduler = merge(&mut report, "scheduler", index.scheduler()?);
+        let (dir, _) = index.needed("unet", &["UNet1DModel"])?;
         let unet = UNet1dModel::from_pretrained_with(dir, options, device)?;
-        let pipeline = Self::new(report.merge(unet), scheduler, device)?;
+        let unet = merge(&mut report, "unet", unet);
+        let pipeline = Self::new(unet, scheduler, device)?;
         Ok(report.map(|()| pipeline))
     }
 
@@ -229,9 +199,16 @@ impl DanceDiffusionPipeline {
         watch: &Watch<'_, '_>,
     ) -> Result<Option<Vec<Waveform>>> {
         let [kept, samples] = self.lengths(request.seconds)?;
-        let plan = self.scheduler.plan(request.num_inference_steps)?;
+        let plan = plan(&self.scheduler, request.num_inference_steps)?;
         let channels = self.unet.config().in_channels;
         let shape = [watch.sounds.len(), channels, samples];
+        let count = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n));
+        let expected = format!(
+            "at most {} sounds of {samples} samples together",
+            MAX_SAMPLES / channels.saturating_mul(samples).max(1)
+        );
+        let fits = count.is_some_and(|count| count <= MAX_SAMPLES);
+        ensure_argument(fits, "n", watch.sounds.len(), &expected)?;
         let start = normal(noise, shape, &self.device) * plan.init_noise_sigma;
         let predict = |input: Tensor<3>, time: f64| {
             let time = Tensor::<1>::full([input.dims()[0]], time, &input.device());
@@ -251,8 +228,8 @@ impl DanceDiffusionPipeline {
             .map(Some)
     }
 
-    /// Samples of the sound, and samples that the network makes for it: the next multiple of what
-    /// its rates need.
+    /// Samples of the sound, and samples that the network makes for it: the next multiple of the
+    /// factor by which the network shortens sounds.
     fn lengths(&self, seconds: Option<f64>) -> Result<[usize; 2]> {
         let config = self.unet.config();
         let rate = f64::from(self.sample_rate);
@@ -261,8 +238,10 @@ impl DanceDiffusionPipeline {
             None => config.sample_size as f64,
         };
         let (factor, least) = (config.length_factor(), config.min_length());
-        if !(least as f64..=MOST_SAMPLES).contains(&wanted) {
-            let expected = format!("at least {} seconds", least as f64 / rate);
+        let [least, most] = [least, MAX_SAMPLES / config.in_channels.max(1)].map(|n| n as f64);
+        if !(least..=most).contains(&wanted) {
+            let (least, most) = (least / rate, most / rate);
+            let expected = format!("at least {least} and at most {most} seconds");
             let given = seconds.unwrap_or(wanted / rate);
             return Err(Error::argument("seconds", given, expected));
         }

@@ -1,13 +1,13 @@
 //! The denoising loop.
 
 use super::request::{AudioStage, GenerationSettings};
-use crate::text_to_image::NoiseStream;
-use aigc_core::{Error, Result};
+use crate::{sampling::check_finite, text_to_image::NoiseStream};
+use aigc_core::Result;
 use aigc_diffusion::{PlanRunner, SamplingPlan};
 use burn::tensor::{Device, Tensor};
 use std::ops::Range;
 
-/// The sounds in progress, and what hears of it.
+/// The sounds that are made together, and the settings that receive their progress.
 pub(super) struct Watch<'s, 'a> {
     pub(super) settings: &'s GenerationSettings<'a>,
     pub(super) sounds: Range<usize>,
@@ -15,7 +15,7 @@ pub(super) struct Watch<'s, 'a> {
 }
 
 impl Watch<'_, '_> {
-    /// Whether to go on.
+    /// Reports the progress. Returns whether the request continues.
     pub(super) fn report(&self, stage: AudioStage, steps: [usize; 2]) -> bool {
         let flow = self.settings.report(stage, &self.sounds, self.total, steps);
         flow.is_continue()
@@ -29,11 +29,12 @@ pub(super) fn normal(noise: &mut dyn NoiseStream, shape: [usize; 3], device: &De
     drawn.reshape(shape)
 }
 
-/// Follows a plan from `x` on; `None` if the request was stopped. `predict` receives the scaled
-/// sample and the time.
+/// Denoises `x` by the steps of a plan; `None` if the request was stopped. `predict` receives the
+/// scaled sample and the time.
 ///
 /// # Errors
-/// [`Error::NotFiniteSamples`] if a sample became infinite or not a number.
+/// [`Error::NotFiniteSamples`](aigc_core::Error::NotFiniteSamples) if a sample became infinite or
+/// not a number.
 pub(super) fn denoise(
     plan: &SamplingPlan,
     mut x: Tensor<3>,
@@ -52,25 +53,10 @@ pub(super) fn denoise(
         let step = runner.step(x, output, || normal(noise, shape, &device));
         x = step.prev_sample;
         let done = runner.calls_made();
-        check_finite(&x, done, steps)?;
+        check_finite(&x, "the sounds", done, steps)?;
         if !watch.report(AudioStage::Denoising, [done, steps]) {
             return Ok(None);
         }
     }
     Ok(Some(x))
-}
-
-fn check_finite(x: &Tensor<3>, step: usize, num_steps: usize) -> Result<()> {
-    // Zero times infinity is not a number.
-    let zero = (x.clone() * 0.0).sum().into_data();
-    if zero.iter::<f32>().all(|sum| sum == 0.0) {
-        return Ok(());
-    }
-    Err(Error::NotFiniteSamples {
-        what: "the sounds".into(),
-        step: Some((step, num_steps)),
-        hint: "weights in 16 bits may have overflowed: open the pipeline with 32 bits, or choose \
-               another scheduler or a lower guidance scale"
-            .into(),
-    })
 }

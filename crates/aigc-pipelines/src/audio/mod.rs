@@ -22,13 +22,11 @@
 //! |---|---|
 //! | `request` | requests, progress, results |
 //! | `denoise` | the loop, for both pipelines |
-//! | `index` | directories of pipelines |
 //! | `stable_audio` | a pipeline with a text encoder and an autoencoder |
 //! | `dance_diffusion` | a pipeline over samples |
 
 mod dance_diffusion;
 mod denoise;
-mod index;
 mod request;
 mod stable_audio;
 #[cfg(all(test, feature = "flex"))]

@@ -2,10 +2,40 @@
 
 use crate::text_to_image::NoiseSource;
 use aigc_core::{CancelToken, Error, Result, audio::Waveform, check, sampling::SamplingOptions};
-use std::{
-    hash::{BuildHasher, Hasher},
-    ops::{ControlFlow, Range},
-};
+use std::ops::{ControlFlow, Range};
+
+/// Limit on the number of sounds of a request.
+const MAX_SOUNDS: usize = 1 << 16;
+
+/// Defines the methods that set the fields that all requests for sounds have.
+macro_rules! request_methods {
+    () => {
+        /// Sets the number of sounds.
+        pub fn with_n(mut self, n: usize) -> Self {
+            self.n = n;
+            self
+        }
+
+        /// Sets the number of steps.
+        pub fn with_num_inference_steps(mut self, steps: usize) -> Self {
+            self.num_inference_steps = steps;
+            self
+        }
+
+        /// Sets the seed.
+        pub fn with_seed(mut self, seed: u64) -> Self {
+            self.seed = Some(seed);
+            self
+        }
+
+        /// Sets the generator of the noise.
+        pub fn with_noise_source(mut self, noise_source: NoiseSource) -> Self {
+            self.noise_source = noise_source;
+            self
+        }
+    };
+}
+pub(super) use request_methods;
 
 /// A request for sounds from a prompt. The default values are those of diffusers'
 /// `StableAudioPipeline`.
@@ -14,13 +44,14 @@ use std::{
 pub struct AudioRequest {
     /// Description of the sound.
     pub prompt: String,
-    /// What the sound is not to be like. `None`: guidance compares with no conditions at all.
+    /// Description of what the sound should not be like. `None`: classifier-free guidance compares
+    /// with a prediction without any condition.
     pub negative_prompt: Option<String>,
     /// Number of sounds.
     pub n: usize,
     /// Where in a longer piece the sound begins, in seconds.
     pub seconds_start: f64,
-    /// Where it ends, in seconds. `None`: as far as the network reaches.
+    /// Where the sound ends, in seconds. `None`: at the greatest length that the network makes.
     pub seconds_total: Option<f64>,
     /// Steps of the scheduler.
     pub num_inference_steps: usize,
@@ -33,7 +64,8 @@ pub struct AudioRequest {
     /// The generator of the noise; sound `k` has the seed of the request plus `k`.
     pub noise_source: NoiseSource,
     /// A sound to which noise is added, in place of noise alone. It is resampled, cut, and
-    /// continued with silence.
+    /// continued with silence. Its latents are drawn once for all sounds, by the generator of this
+    /// library: with the same seed, diffusers draws other ones.
     pub audio: Option<Waveform>,
 }
 
@@ -55,17 +87,13 @@ impl AudioRequest {
         }
     }
 
-    /// Sets what the sound is not to be like.
+    /// Sets what the sound should not be like.
     pub fn with_negative_prompt(mut self, negative_prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(negative_prompt.into());
         self
     }
 
-    /// Sets the number of sounds.
-    pub fn with_n(mut self, n: usize) -> Self {
-        self.n = n;
-        self
-    }
+    request_methods!();
 
     /// Sets the end of the sound: its length if it begins at 0.
     pub fn with_seconds(mut self, seconds_total: f64) -> Self {
@@ -79,12 +107,6 @@ impl AudioRequest {
         self
     }
 
-    /// Sets the number of steps.
-    pub fn with_num_inference_steps(mut self, steps: usize) -> Self {
-        self.num_inference_steps = steps;
-        self
-    }
-
     /// Sets the scale of classifier-free guidance.
     pub fn with_guidance_scale(mut self, guidance_scale: f64) -> Self {
         self.guidance_scale = guidance_scale;
@@ -94,18 +116,6 @@ impl AudioRequest {
     /// Sets the share of fresh noise.
     pub fn with_eta(mut self, eta: f64) -> Self {
         self.eta = eta;
-        self
-    }
-
-    /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    /// Sets the generator of the noise.
-    pub fn with_noise_source(mut self, noise_source: NoiseSource) -> Self {
-        self.noise_source = noise_source;
         self
     }
 
@@ -126,9 +136,10 @@ impl AudioRequest {
     }
 }
 
-/// Fails for no sounds and for no steps.
+/// Fails for no sounds, for too many, and for no steps.
 pub(super) fn check_counts(n: usize, steps: usize) -> Result<()> {
-    check::ensure_argument(n > 0, "n", n, "at least 1")?;
+    let expected = format!("1 to {MAX_SOUNDS}");
+    check::ensure_argument((1..=MAX_SOUNDS).contains(&n), "n", n, &expected)?;
     let expected = "at least 1";
     check::ensure_argument(steps > 0, "num_inference_steps", steps, expected)
 }
@@ -248,10 +259,4 @@ impl GeneratedAudio {
             seed,
         })
     }
-}
-
-/// A seed for a request without one.
-pub(super) fn random_seed() -> u64 {
-    let state = std::collections::hash_map::RandomState::new();
-    state.build_hasher().finish() & 0xffff_ffff
 }

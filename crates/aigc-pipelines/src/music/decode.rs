@@ -1,4 +1,4 @@
-//! Codes to sound, whole and while they come.
+//! Decoding of codes, all at once or frame by frame.
 
 use super::MusicgenPipeline;
 use aigc_core::{
@@ -9,31 +9,32 @@ use aigc_core::{
 use aigc_vae::codec::{EncodecConfig, EncodecDecodeStream, EncodecModel, EncodecNorm};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// A codec that sees what comes later decodes everything so far again for every piece. Each piece
-/// is at least this part of what there was before, so that all of them take at most as long as
-/// decoding the whole five times.
+/// With a codec that looks ahead, each piece decodes all frames so far again. A piece has at least
+/// one new frame for this many old ones, so that all pieces together decode at most five times as
+/// many frames as the whole sound has.
 const GROWTH: usize = 4;
 
-/// Decodes the codes of one sound, frame by frame, to pieces which, one after the other, are the
-/// sound of all codes.
+/// Decodes the codes of one sound, which come frame by frame. The pieces, one after the other, are
+/// the sound of all codes.
 ///
-/// A causal codec decodes every piece once. Other codecs decode everything so far, and hand out
-/// what later codes cannot change; codecs with norms over time hand out everything at the end.
+/// A causal codec decodes every frame once. Other codecs decode all frames so far for each piece,
+/// and return the samples that later codes cannot change. Codecs with norms over time return the
+/// whole sound at the end.
 #[derive(Debug)]
 pub struct MusicDecodeStream<'a> {
     codec: &'a EncodecModel,
     device: Device,
-    /// Codebooks of left and right take turns.
+    /// Channels of the sound, whose codebooks alternate.
     channels: usize,
     codebooks: usize,
     method: Method<'a>,
     /// Least number of frames of a piece.
     chunk: usize,
-    /// For each frame the codes of all codebooks.
+    /// The codes of all codebooks, for each frame.
     frames: Vec<Vec<u32>>,
     /// Frames that were decoded so far.
     decoded: usize,
-    /// Samples that were handed out.
+    /// Samples that were returned.
     samples: usize,
 }
 
@@ -41,9 +42,9 @@ pub struct MusicDecodeStream<'a> {
 enum Method<'a> {
     /// Every frame once.
     Causal(EncodecDecodeStream<'a>),
-    /// Everything so far; this many frames at the end may still change.
+    /// All frames so far for each piece. The sound of this many frames at the end may still change.
     Again(usize),
-    /// At the end.
+    /// All frames, at the end.
     Whole,
 }
 
@@ -148,7 +149,7 @@ impl<'a> MusicDecodeStream<'a> {
             .decode(codes(&self.frames, self.channels, &self.device))
     }
 
-    /// A piece as a waveform, which counts as handed out.
+    /// A piece as a waveform; its samples count as returned.
     fn piece(&mut self, wave: Option<Tensor<3>>) -> Result<Option<Waveform>> {
         let Some(wave) = wave else {
             return Ok(None);
@@ -174,9 +175,13 @@ impl MusicgenPipeline {
         let [batch, codebooks, frames] = codes.dims();
         let channels = self.channels();
         let each = self.codec().num_codebooks();
-        let expected = format!("{}, those of the model", channels * each);
-        let fits = codebooks == channels * each && frames > 0;
-        ensure_argument(fits, "codebooks of the codes", codebooks, &expected)?;
+        let expected = format!(
+            "[batch, {}, frames], with at least one sound and one frame",
+            channels * each
+        );
+        let fits = codebooks == channels * each && batch > 0 && frames > 0;
+        let found = format!("of shape {:?}", codes.dims());
+        ensure_argument(fits, "codes", found, &expected)?;
         // A sound of one channel for each channel.
         let codes = codes
             .reshape([batch, each, channels, frames])
@@ -187,7 +192,7 @@ impl MusicgenPipeline {
         Ok(waves.reshape([batch, channels, time]))
     }
 
-    /// Decodes codes while they come, in pieces of at least `chunk_seconds`.
+    /// Decodes codes frame by frame, in pieces of at least `chunk_seconds`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) unless the length is a finite
@@ -246,11 +251,12 @@ fn codes(frames: &[Vec<u32>], channels: usize, device: &Device) -> Tensor<3, Int
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// Number of frames at the end of codes whose sound may depend on later frames: how far the layers
-/// of the decoder look ahead, rounded up.
+/// Number of frames at the end of codes whose sound may depend on later frames: an upper bound of
+/// how far the layers of the decoder look ahead.
 fn look_ahead(config: &EncodecConfig) -> usize {
-    let half = |kernel: usize| (kernel - 1) as f64 / 2.0;
-    let mut ahead = half(config.kernel_size).ceil();
+    // The first layer looks ahead by half of its kernel at most. If it is causal, it is padded at
+    // the start with the reflection of this many frames, which also have to be known.
+    let mut ahead = (config.kernel_size - 1) as f64;
     // Frames that a sample of a layer stands for.
     let mut scale = 1.0;
     for ratio in &config.upsampling_ratios {

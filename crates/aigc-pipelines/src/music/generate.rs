@@ -1,8 +1,9 @@
-//! Fulfilling requests.
+//! Generation, from a request to a sound.
 
 use super::{
     GeneratedMusic, MusicDecodeStream, MusicOptions, MusicProgress, MusicRequest, MusicgenPipeline,
 };
+use crate::seed::random_seed;
 use aigc_core::{
     Error, Result,
     audio::{AudioCodec, Waveform},
@@ -12,7 +13,6 @@ use aigc_text::{
     FinishReason, GenerationConfig,
     music::{MultiStreamGenerator, MultiStreamLm},
 };
-use std::hash::{BuildHasher, Hasher};
 
 impl MusicgenPipeline {
     /// Makes music.
@@ -24,7 +24,8 @@ impl MusicgenPipeline {
         self.generate_with(request, &mut MusicOptions::default())
     }
 
-    /// [`generate`](Self::generate) with progress, cancellation, and sound while it is made.
+    /// [`generate`](Self::generate) with progress, cancellation, and a callback for pieces of the
+    /// sound.
     ///
     /// # Errors
     /// As [`generate`](Self::generate); [`Error::Cancelled`] if it was cancelled before the first
@@ -42,9 +43,9 @@ impl MusicgenPipeline {
         };
         let given = beginning.first().map_or(0, Vec::len);
         let config = self.config(&request, given)?;
-        let told = !request.prompt.trim().is_empty();
+        let has_prompt = !request.prompt.trim().is_empty();
         let mut warnings = vec![];
-        let condition = if told {
+        let condition = if has_prompt {
             let cut = self.cut(&request.prompt)?;
             warnings.extend(
                 cut.map(|cut| format!("the end of `prompt` was cut, it is too long: {cut:?}")),
@@ -57,7 +58,7 @@ impl MusicgenPipeline {
             .with_seed(seed)
             .with_cancel(options.cancel.clone());
         let scale = request.guidance_scale.unwrap_or(1.0);
-        // Up to 1 there is no guidance; what is no number is an error.
+        // Up to 1 there is no guidance. The generator refuses NaN.
         if scale.is_nan() || scale > 1.0 {
             generator = generator.with_guidance_scale(scale)?;
         }
@@ -101,7 +102,7 @@ impl MusicgenPipeline {
         })
     }
 
-    /// The options of generation, after `given` frames.
+    /// The options of generation after a beginning of `given` frames.
     fn config(&self, request: &MusicRequest, given: usize) -> Result<GenerationConfig> {
         let seconds = request.seconds.unwrap_or_default();
         let holds = seconds > 0.0 && seconds.is_finite();
@@ -157,7 +158,7 @@ impl Sound<'_> {
     }
 }
 
-/// Hands out a piece, and keeps it.
+/// Passes a piece to the callback for sound, and keeps it.
 fn keep(
     pieces: &mut Vec<Waveform>,
     piece: Option<Waveform>,
@@ -171,10 +172,4 @@ fn keep(
     }
     pieces.push(piece);
     Ok(())
-}
-
-/// A seed that cannot be predicted.
-fn random_seed() -> u64 {
-    let state = std::collections::hash_map::RandomState::new();
-    state.build_hasher().finish() & 0xffff_ffff
 }

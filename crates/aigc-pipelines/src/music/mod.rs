@@ -25,9 +25,9 @@
 //! |---|---|
 //! | `request` | requests, progress, results |
 //! | `pipeline` | the parts, from a prompt to codes |
-//! | `generate` | fulfilling requests |
-//! | `decode` | codes to sound, whole and while they come |
-//! | `open` | directories |
+//! | `generate` | generation, from a request to a sound |
+//! | `decode` | decoding of codes, all at once or frame by frame |
+//! | `open` | opening directories |
 
 mod decode;
 mod generate;

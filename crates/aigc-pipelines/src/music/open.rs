@@ -1,16 +1,29 @@
 //! Opening directories.
 
 use super::{MusicRequest, MusicgenPipeline};
+#[cfg(feature = "download")]
+use crate::hub::TOKENIZER_FILES;
+use crate::{methods::pipeline_methods, model_index::merge};
 use aigc_core::{
     Error, Result, json,
     weights::{Loaded, OpenOptions, WeightReader},
 };
+#[cfg(feature = "download")]
+use aigc_core::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
+#[cfg(feature = "download")]
+use aigc_encoders::t5::T5Config;
 use aigc_encoders::{t5::T5EncoderModel, tokenizer::T5Tokenizer};
+#[cfg(feature = "download")]
+use aigc_text::music::MusicgenDecoderConfig;
 use aigc_text::music::{MultiStreamLm, MusicgenDecoder};
+#[cfg(feature = "download")]
+use aigc_vae::codec::EncodecConfig;
 use aigc_vae::codec::EncodecModel;
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
+#[cfg(feature = "download")]
+use std::path::PathBuf;
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
@@ -18,7 +31,7 @@ const MODEL_TYPE: &str = "musicgen";
 /// Stems of the names of weight files.
 const STEMS: [&str; 2] = ["model", "pytorch_model"];
 
-/// The text of a part's configuration, which has to be one of a kind of models.
+/// The text of a part's configuration, whose `model_type` has to be `kind`.
 fn part(fields: &Map<String, Value>, name: &str, kind: &str) -> Result<String> {
     match fields.get(name) {
         Some(part @ Value::Object(fields)) => match fields.get("model_type") {
@@ -36,53 +49,32 @@ fn part(fields: &Map<String, Value>, name: &str, kind: &str) -> Result<String> {
     }
 }
 
-/// Adds the name of a part to its report.
-fn merge<T>(report: &mut Loaded<()>, name: &str, mut part: Loaded<T>) -> T {
-    for list in [&mut part.unused_fields, &mut part.unused_tensors] {
-        list.iter_mut()
-            .for_each(|text| *text = format!("{name}.{text}"));
+/// The texts of the configurations of text encoder, decoder and codec, of that of a pipeline. The
+/// decoder reads the whole.
+fn parts(text: &str) -> Result<[String; 3]> {
+    let fields = json::parse_object(text)?;
+    match fields.get("model_type") {
+        Some(kind) if kind == MODEL_TYPE => (),
+        other => {
+            let found = other.map_or_else(|| "missing".into(), Value::to_string);
+            return Err(Error::config("model_type", found, MODEL_TYPE));
+        }
     }
-    part.notes.clear();
-    report.merge(part)
+    part(&fields, "decoder", "musicgen_decoder")?;
+    let text_encoder = part(&fields, "text_encoder", "t5")?;
+    let codec = part(&fields, "audio_encoder", "encodec")?;
+    Ok([text_encoder, text.to_owned(), codec])
 }
 
 impl MusicgenPipeline {
-    /// Opens a directory of MusicGen, as transformers writes it: `config.json`,
-    /// `generation_config.json`, `model.safetensors` (or shards, or a pickle) with all parts, and
-    /// the files of T5's tokenizer. What is returned says what was not used.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a missing file; [`Error::Data`] names file and field, [`Error::Config`] a
-    /// field of a part, [`Error::Weights`] the tensors that do not fit.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::from_pretrained_with(dir, &OpenOptions::default(), device)
-    }
+    pipeline_methods!(
+        "Opens a directory of MusicGen, as transformers writes it: `config.json`, \
+         `generation_config.json`, `model.safetensors` (or shards, or a pickle) with all parts, \
+         and the files of T5's tokenizer."
+    );
 
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights, or with parameters
-    /// in half precision.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained).
-    pub fn from_pretrained_with(
-        dir: impl AsRef<Path>,
-        options: &OpenOptions,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let dir = dir.as_ref();
-        let [text, decoder, codec] = json::read_file(&dir.join(CONFIG), |text| {
-            let fields = json::parse_object(text)?;
-            match fields.get("model_type") {
-                Some(kind) if kind == MODEL_TYPE => (),
-                other => {
-                    let found = other.map_or_else(|| "missing".into(), Value::to_string);
-                    return Err(Error::config("model_type", found, MODEL_TYPE));
-                }
-            }
-            part(&fields, "decoder", "musicgen_decoder")?;
-            let text_encoder = part(&fields, "text_encoder", "t5")?;
-            let codec = part(&fields, "audio_encoder", "encodec")?;
-            Ok([text_encoder, text.to_owned(), codec])
-        })?;
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+        let [text, decoder, codec] = json::read_file(&dir.join(CONFIG), parts)?;
         let variant = options.variant.as_deref();
         let files = WeightReader::from_dir_with_variant(dir, &STEMS, variant)?;
         let dtype = options.dtype;
@@ -90,13 +82,17 @@ impl MusicgenPipeline {
         report.notes.extend(files.notes().iter().cloned());
 
         let own = files.subset("text_encoder.");
-        let text_encoder = T5EncoderModel::from_weights(&text, &own, dtype, device)?;
+        let mut text_encoder = T5EncoderModel::from_weights(&text, &own, dtype, device)?;
+        // Notes about the files are in the report already.
+        text_encoder.notes.clear();
         let text_encoder = merge(&mut report, "text_encoder", text_encoder);
         let own = files.subset("audio_encoder.");
-        let codec = EncodecModel::from_weights(&codec, &own, dtype, device)?;
+        let mut codec = EncodecModel::from_weights(&codec, &own, dtype, device)?;
+        codec.notes.clear();
         let codec = merge(&mut report, "audio_encoder", codec);
         let codec = codec.fold_weight_norm();
-        let decoder = MusicgenDecoder::from_weights(&decoder, &files, dtype, device)?;
+        let mut decoder = MusicgenDecoder::from_weights(&decoder, &files, dtype, device)?;
+        decoder.notes.clear();
         let decoder = merge(&mut report, "decoder", decoder);
         let defaults = defaults(&dir.join(GENERATION), decoder.pad_token_id())?;
 
@@ -104,9 +100,35 @@ impl MusicgenPipeline {
         let pipeline = Self::new(tokenizer, text_encoder, decoder, codec, device)?;
         Ok(report.map(|()| pipeline.with_defaults(&defaults)))
     }
+
+    /// Downloads the pipeline's files of the hub, and returns their directory.
+    #[cfg(feature = "download")]
+    fn download(
+        hub: &Hub,
+        repo: &str,
+        revision: &str,
+        variant: Option<&str>,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<PathBuf> {
+        let names = [&[CONFIG, GENERATION][..], &TOKENIZER_FILES].concat();
+        let files = ModelFiles {
+            config_files: &names,
+            variant,
+            ..ModelFiles::TRANSFORMERS
+        };
+        let check = |text: &str| {
+            let [text, decoder, codec] = parts(text)?;
+            T5Config::from_json(&text)?;
+            MusicgenDecoderConfig::from_json(&decoder)?;
+            EncodecConfig::from_json(&codec).map(drop)
+        };
+        let check = |path: &Path| json::read_file(path, check);
+        files.snapshot(hub, repo, revision, check, progress)
+    }
 }
 
-/// The options of a directory, if it has any. Lengths are those of requests.
+/// The values of `generation_config.json`, if there is one. Lengths in the file are ignored, since
+/// requests have them.
 fn defaults(path: &Path, pad: u32) -> Result<MusicRequest> {
     if !path.is_file() {
         return Ok(MusicRequest::default());
@@ -114,7 +136,7 @@ fn defaults(path: &Path, pad: u32) -> Result<MusicRequest> {
     json::read_file(path, |text| {
         let mut fields = json::parse_object(text)?;
         fields.retain(|_, value| !value.is_null());
-        // The model begins with the token of empty places.
+        // Every sequence begins with the token of empty places.
         let start = ["decoder_start_token_id", "bos_token_id"];
         let start = start.iter().find_map(|field| {
             let value = fields.get(*field)?;

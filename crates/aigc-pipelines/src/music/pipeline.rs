@@ -52,7 +52,7 @@ impl MusicgenPipeline {
         let fits = found == Some(width);
         ensure(fits, "decoder: text_hidden_size", given, &expected)?;
         let kinds = config.class_sizes.len();
-        let expected = "0: prompts tell no classes";
+        let expected = "empty: the pipeline has prompts alone";
         ensure(kinds == 0, "decoder: class_sizes", kinds, expected)?;
         let channels = codec.channels();
         let expected = "1: the model has codes for each channel";
@@ -89,7 +89,7 @@ impl MusicgenPipeline {
         })
     }
 
-    /// With values for requests that do not set them. The prompt has no effect.
+    /// Sets the values of requests that do not set them. The prompt of `defaults` has no effect.
     pub fn with_defaults(mut self, defaults: &MusicRequest) -> Self {
         self.defaults = defaults.or(&self.defaults);
         self
@@ -182,7 +182,7 @@ impl MusicgenPipeline {
         Ok(TextEmbeddings::new(states).with_attention_mask(mask))
     }
 
-    /// What the model of codes is told by encoded prompts.
+    /// The condition of encoded prompts for the model of codes.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for states of another width.

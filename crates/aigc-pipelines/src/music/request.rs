@@ -3,13 +3,13 @@
 use aigc_core::{CancelToken, Result, audio::Waveform};
 use serde::{Deserialize, Serialize};
 
-/// What to make. Fields that are not set have the defaults of the model's directory, or else those
-/// that are named here.
+/// A request for music. Fields that are not set have the values of the model's
+/// `generation_config.json`, or else those that are named here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct MusicRequest {
-    /// Description of the music. An empty one tells the model nothing.
+    /// Description of the music. With an empty one, the model has no condition.
     pub prompt: String,
     /// Length in seconds, without a beginning that is continued; 10.
     pub seconds: Option<f64>,
@@ -92,7 +92,7 @@ impl MusicRequest {
         }
     }
 
-    /// What is used where neither a request nor a directory says anything.
+    /// The values of fields that neither a request nor a directory sets.
     pub(super) fn usual() -> Self {
         Self {
             prompt: String::new(),
@@ -107,7 +107,7 @@ impl MusicRequest {
     }
 }
 
-/// Music and what is needed to make it again.
+/// Music, with the values by which it can be made again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GeneratedMusic {
@@ -119,7 +119,7 @@ pub struct GeneratedMusic {
     pub complete: bool,
     /// The request with all values that were used.
     pub request: MusicRequest,
-    /// What was noticed, such as words of the prompt that were cut off.
+    /// Warnings, such as the end of a prompt that was cut off.
     pub warnings: Vec<String>,
 }
 
@@ -127,25 +127,25 @@ pub struct GeneratedMusic {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MusicProgress {
-    /// Frames of codes that are chosen.
+    /// Frames whose codes are generated, with those of a beginning.
     pub frame: usize,
     /// All frames.
     pub num_frames: usize,
-    /// Seconds of sound that are certain and were handed out.
+    /// Seconds of sound that were decoded.
     pub seconds: f64,
 }
 
 type ProgressFn<'a> = dyn FnMut(MusicProgress) + 'a;
 type AudioFn<'a> = dyn FnMut(&Waveform) -> Result<()> + 'a;
 
-/// How a request is fulfilled: progress, cancellation, sound while it is made.
+/// Options of generation: progress, cancellation, a callback for pieces of the sound.
 pub struct MusicOptions<'a> {
     /// Stops the request; the music so far is returned.
     pub cancel: CancelToken,
     /// Called after each frame.
     pub progress: Option<Box<ProgressFn<'a>>>,
-    /// Called with each piece of the sound as soon as it is certain. The pieces, one after the
-    /// other, are the whole. An error ends the request.
+    /// Called with each piece of the sound as soon as it is decoded. The pieces, one after the
+    /// other, are the whole sound. An error ends the request.
     pub audio: Option<Box<AudioFn<'a>>>,
     /// Least length of a piece in seconds; 1.
     pub chunk_seconds: f64,
@@ -178,7 +178,7 @@ impl<'a> MusicOptions<'a> {
         self
     }
 
-    /// Calls `audio` with each piece of the sound as soon as it is certain.
+    /// Calls `audio` with each piece of the sound as soon as it is decoded.
     pub fn with_audio(mut self, audio: impl FnMut(&Waveform) -> Result<()> + 'a) -> Self {
         self.audio = Some(Box::new(audio));
         self

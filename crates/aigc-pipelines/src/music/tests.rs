@@ -11,7 +11,14 @@ use aigc_vae::codec::{EncodecConfig, EncodecModel, EncodecNorm};
 use burn::tensor::{Tensor, TensorData};
 
 fn codec(use_causal_conv: bool, norm_type: EncodecNorm) -> EncodecModel {
-    let config = EncodecConfig {
+    config(use_causal_conv, norm_type)
+        .init(&flex())
+        .unwrap()
+        .init_weights(3)
+}
+
+fn config(use_causal_conv: bool, norm_type: EncodecNorm) -> EncodecConfig {
+    EncodecConfig {
         target_bandwidths: vec![1.6],
         sampling_rate: 800,
         hidden_size: 8,
@@ -23,8 +30,7 @@ fn codec(use_causal_conv: bool, norm_type: EncodecNorm) -> EncodecModel {
         num_lstm_layers: 1,
         codebook_size: 16,
         ..EncodecConfig::default()
-    };
-    config.init(&flex()).unwrap().init_weights(3)
+    }
 }
 
 /// Codes of `count` frames, for each frame those of all codebooks.
@@ -34,6 +40,27 @@ fn frames(count: usize, codebooks: usize) -> Vec<Vec<u32>> {
     (0..count)
         .map(|_| (0..codebooks).map(&mut code).collect())
         .collect()
+}
+
+/// A first layer that reflects many frames at the start, before layers that look ahead by little.
+#[test]
+fn the_start_is_certain_before_it_is_returned() {
+    let config = EncodecConfig {
+        kernel_size: 17,
+        trim_right_ratio: 0.5,
+        ..config(true, EncodecNorm::WeightNorm)
+    };
+    let codec: EncodecModel = config.init(&flex()).unwrap().init_weights(3);
+    let frames = frames(40, codec.num_codebooks());
+    let found = pieces(&codec, 1, &frames).unwrap();
+    assert!(found.len() > 1, "{} pieces", found.len());
+    let found = Waveform::concat(&found.iter().collect::<Vec<_>>()).unwrap();
+    let of_book = |book: usize| frames.iter().map(move |frame| frame[book] as i32);
+    let codes: Vec<i32> = (0..codec.num_codebooks()).flat_map(of_book).collect();
+    let codes = TensorData::new(codes, [1, codec.num_codebooks(), frames.len()]);
+    let whole = codec.decode(Tensor::from_data(codes, &flex())).unwrap();
+    let whole: Vec<f32> = whole.into_data().iter().collect();
+    assert_close(found.channel(0), &whole, 1e-4);
 }
 
 /// All pieces of a stream.

@@ -1,15 +1,28 @@
-//! Text to sound.
+//! A pipeline of VITS: from text to sound.
 
-use super::VitsVoice;
+use super::{SentenceOptions, VitsVoice, sentences::sentences};
+#[cfg(feature = "download")]
+use aigc_core::hub_model::ModelFiles;
 use aigc_core::{
     Error, Result,
     audio::Waveform,
+    check::in_range,
     rng::Rng,
     weights::{Loaded, OpenOptions},
 };
 use aigc_vae::speech::{VitsOptions, VitsTokenizer, VitsTokens};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::path::Path;
+
+/// Longest pause between sentences, in seconds.
+const MAX_PAUSE: f64 = 60.0;
+
+/// Files of a voice and its tokenizer on the hub.
+#[cfg(feature = "download")]
+const HUB_FILES: ModelFiles<'static> = ModelFiles {
+    config_files: &["config.json", "tokenizer_config.json", "vocab.json"],
+    ..ModelFiles::TRANSFORMERS
+};
 
 /// A voice and its tokenizer: text to sound.
 #[derive(Clone, Debug)]
@@ -24,14 +37,17 @@ pub struct VitsPipeline {
 pub struct Speech {
     /// The sound.
     pub wave: Waveform,
-    /// Characters that the voice does not know and that were left out, each once, for a warning.
+    /// Characters that the voice does not know and that were left out, each once.
     pub unknown: Vec<char>,
-    /// Frames of each symbol.
+    /// Number of frames of each symbol, with the blanks between letters. Where a text was spoken
+    /// sentence by sentence, the last symbol of a sentence has the frames of the pause, too.
     pub durations: Vec<usize>,
 }
 
 impl VitsPipeline {
     aigc_core::open_methods!("model");
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub config: aigc_vae::speech::VitsConfig, files: HUB_FILES);
 
     fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
         let tokenizer = VitsTokenizer::from_pretrained(dir)?;
@@ -76,28 +92,103 @@ impl VitsPipeline {
         Self::new(self.voice, tokenizer, &self.device)
     }
 
-    /// Speaks a text.
+    /// Speaks a text; a long one sentence by sentence, by the default of [`SentenceOptions`].
     ///
     /// # Errors
     /// As [`VitsTokenizer::encode_with_report`] for characters that the voice does not know, and as
     /// [`VitsVoice::forward`]; [`Error::InvalidArgument`] if nothing of the text can be spoken.
     pub fn speak(&self, text: &str, options: &VitsOptions, rng: &mut Rng) -> Result<Speech> {
+        let sentences = SentenceOptions::default();
+        self.speak_sentences(text, options, &sentences, rng, |_| Ok(()))
+    }
+
+    /// Speaks a text, a long one sentence by sentence with pauses in between. `piece` receives each
+    /// sentence with the pause behind it as soon as it is spoken; a text that is spoken at once is
+    /// one piece. A sentence that the voice knows no symbol of is left out.
+    ///
+    /// Sentences end at `.`, `!`, `?` and their like before white space, and at blank lines, so an
+    /// abbreviation with a full stop ends one, too. A text without such marks is spoken at once.
+    ///
+    /// # Errors
+    /// As [`speak`](Self::speak), before the first sentence is spoken if the text is at fault;
+    /// [`Error::Config`] for a pause out of range; those of `piece`.
+    pub fn speak_sentences(
+        &self,
+        text: &str,
+        options: &VitsOptions,
+        sentences: &SentenceOptions,
+        rng: &mut Rng,
+        mut piece: impl FnMut(&Waveform) -> Result<()>,
+    ) -> Result<Speech> {
+        in_range("pause", sentences.pause, 0.0..=MAX_PAUSE)?;
+        // The whole text first, so that all unknown characters are named before anything is spoken.
         let VitsTokens { ids, unknown } = self.tokenizer.encode_with_report(text)?;
         // A blank alone is no text.
-        let blanks = usize::from(self.tokenizer.config().add_blank);
-        if ids.len() <= blanks {
+        if !self.tokenizer.has_symbols(&ids) {
             let expected = "a text with characters that the voice knows";
             return Err(Error::argument("text", format!("{text:?}"), expected));
         }
+        let parts = match text.chars().count() > sentences.whole {
+            true => self.sentence_ids(text)?,
+            false => vec![],
+        };
+        if parts.len() < 2 {
+            let (wave, durations) = self.speak_ids(&ids, options, rng)?;
+            piece(&wave)?;
+            return Ok(Speech {
+                wave,
+                unknown,
+                durations,
+            });
+        }
+        let config = self.voice.model.config();
+        let (rate, hop) = (config.sampling_rate, config.hop_length());
+        let pause = (sentences.pause * f64::from(rate) / hop as f64).round() as usize;
+        let (mut samples, mut all_durations) = (vec![], vec![]);
+        for (index, ids) in parts.iter().enumerate() {
+            let (mut wave, mut durations) = self.speak_ids(ids, options, rng)?;
+            if index + 1 < parts.len() {
+                if let Some(last) = durations.last_mut() {
+                    *last += pause;
+                }
+                let mut spoken = wave.into_channels().concat();
+                // Some kernels give a few samples behind the last frame.
+                spoken.resize(durations.iter().sum::<usize>() * hop, 0.0);
+                wave = Waveform::mono(spoken, rate)?;
+            }
+            piece(&wave)?;
+            samples.extend_from_slice(wave.channel(0));
+            all_durations.extend(durations);
+        }
+        Ok(Speech {
+            wave: Waveform::mono(samples, rate)?,
+            unknown,
+            durations: all_durations,
+        })
+    }
+
+    /// The symbols of each sentence, without sentences that have none.
+    fn sentence_ids(&self, text: &str) -> Result<Vec<Vec<u32>>> {
+        let all = sentences(text).into_iter();
+        let all = all.map(|sentence| self.tokenizer.encode(sentence));
+        let mut all = all.collect::<Result<Vec<_>>>()?;
+        all.retain(|ids| self.tokenizer.has_symbols(ids));
+        Ok(all)
+    }
+
+    /// The sound of symbols, and the frames of each of them.
+    fn speak_ids(
+        &self,
+        ids: &[u32],
+        options: &VitsOptions,
+        rng: &mut Rng,
+    ) -> Result<(Waveform, Vec<usize>)> {
         let data: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let data = TensorData::new(data, [1, ids.len()]);
         let ids = Tensor::<2, Int>::from_data(data, &self.device);
         let speech = self.voice.forward(ids, None, options, rng)?;
         let rate = self.voice.model.config().sampling_rate;
-        Ok(Speech {
-            wave: Waveform::from_tensor(speech.waveform, rate)?,
-            unknown,
-            durations: speech.latents.durations.concat(),
-        })
+        let wave = Waveform::from_tensor(speech.waveform, rate)?;
+        Ok((wave, speech.latents.durations.concat()))
     }
 }

@@ -1,4 +1,4 @@
-//! A voice: symbols to sound.
+//! A voice of VITS: from symbols to waveforms.
 
 use super::VitsDecoder;
 use aigc_core::{
@@ -24,25 +24,30 @@ pub struct VitsVoice {
     pub decoder: VitsDecoder,
 }
 
-/// The sound of texts, and how it came about.
+/// The waveforms of texts, with the latents that they were decoded from.
 #[derive(Clone, Debug)]
 pub struct VitsSpeech {
     /// Latents and durations.
     pub latents: VitsLatents,
     /// Waveforms, `[batch, time]`.
     pub waveform: Tensor<2>,
-    /// Samples of each text; what lies behind them is padding.
+    /// Number of samples of each text; samples after them are padding.
     pub lengths: Vec<usize>,
 }
 
 impl VitsVoice {
     aigc_core::open_methods!("model");
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(
+        pub config: VitsConfig,
+        files: aigc_core::hub_model::ModelFiles::TRANSFORMERS
+    );
 
     fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
         let config = json::read_file(&dir.join(CONFIG), VitsConfig::from_json)?;
         let files = WeightReader::from_dir_with_variant(dir, &STEMS, options.variant.as_deref())?;
         let mut decoder = VitsDecoder::from_weights(&config.value, &files, options.dtype, device)?;
-        // The files' own notes are those of the model.
+        // The report of the model has the notes about the files, too.
         decoder.notes.clear();
         let mut model = VitsModel::from_weights(config, &files, options.dtype, device)?;
         let decoder = model.merge(decoder);

@@ -1,9 +1,10 @@
 //! Images to latents and back, by the autoencoder of a pipeline.
 
 use super::{
-    denoise::is_finite, families::resized_and_cut, job::Job, noise::NoiseStream, options::Tiling,
+    families::resized_and_cut, job::Job, noise::NoiseStream, options::Tiling,
     part_models::AnyAutoencoder, pipeline::TextToImagePipeline,
 };
+use crate::sampling::is_finite;
 use aigc_core::{CancelToken, Error, Result};
 use burn::tensor::{DType, FloatDType, Tensor};
 use std::sync::OnceLock;

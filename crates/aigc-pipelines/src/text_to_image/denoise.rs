@@ -7,6 +7,7 @@ use super::{
     noise::NoiseStream,
     start::{Start, UnmaskedPart},
 };
+use crate::sampling::check_finite;
 use aigc_core::{Error, Result};
 use aigc_diffusion::{AnyDenoiser, Denoiser, PlanRunner};
 use burn::tensor::Tensor;
@@ -105,7 +106,7 @@ impl<'a> Denoising<'a> {
             Some(part) => part.put_back(next, self.runner.call()),
             None => next,
         };
-        check_finite(&next, index, self.job.plan.len())?;
+        check_finite(&next, "the latents", index + 1, self.job.plan.len())?;
         self.latents = next;
         Ok(Some(DenoisingStep {
             index,
@@ -197,25 +198,4 @@ impl<'a> Denoising<'a> {
     fn takes_prediction(&self) -> bool {
         self.conditions.takes_prediction && self.job.plan.len() == 1
     }
-}
-
-/// Fails if latents are not finite.
-fn check_finite(latents: &Tensor<4>, index: usize, num_steps: usize) -> Result<()> {
-    if is_finite(latents) {
-        return Ok(());
-    }
-    Err(Error::NotFiniteSamples {
-        what: "the latents".into(),
-        step: Some((index + 1, num_steps)),
-        hint: "weights in 16 bits may have overflowed: open the pipeline with 32 bits, or choose \
-               another scheduler or a lower guidance scale"
-            .into(),
-    })
-}
-
-/// Whether all numbers are finite.
-pub(crate) fn is_finite(x: &Tensor<4>) -> bool {
-    // Zero times infinity is not a number.
-    let zero = (x.clone() * 0.0).sum().into_data();
-    zero.iter::<f32>().all(|sum| sum == 0.0)
 }

@@ -11,6 +11,7 @@ use super::{
     run::Run,
     start::Start,
 };
+use crate::seed::random_seed;
 use aigc_core::{
     CancelToken, Error, Result,
     check::ensure_argument,
@@ -18,7 +19,6 @@ use aigc_core::{
 };
 use aigc_diffusion::Denoiser;
 use burn::tensor::Tensor;
-use std::hash::{BuildHasher, Hasher};
 
 impl TextToImage for TextToImagePipeline {
     fn model_name(&self) -> &str {
@@ -237,10 +237,4 @@ impl TextToImagePipeline {
         let controls = self.controls_of(job)?;
         Ok(Denoising::new(job, network, conditions, controls, start))
     }
-}
-
-/// A seed that cannot be predicted, of the 32 bits that PyTorch's generator uses.
-fn random_seed() -> u64 {
-    let state = std::collections::hash_map::RandomState::new();
-    state.build_hasher().finish() & 0xffff_ffff
 }

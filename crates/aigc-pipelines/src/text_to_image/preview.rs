@@ -1,9 +1,7 @@
 //! Small pictures of unfinished images.
 
-use super::{
-    denoise::is_finite, image::to_images, latent_colors::LatentColors,
-    pipeline::TextToImagePipeline,
-};
+use super::{image::to_images, latent_colors::LatentColors, pipeline::TextToImagePipeline};
+use crate::sampling::is_finite;
 use aigc_core::{CancelToken, Result};
 use aigc_vae::AutoencoderTiny;
 use burn::tensor::Tensor;

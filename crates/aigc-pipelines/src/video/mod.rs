@@ -1,5 +1,5 @@
-//! Videos from a prompt: [`AnimateDiffPipeline`] sets an image model in motion, [`WanPipeline`]
-//! denoises all frames together.
+//! Videos from a prompt: [`AnimateDiffPipeline`] adds motion modules to an image model,
+//! [`WanPipeline`] denoises all frames together.
 //!
 //! ```no_run
 //! # use aigc_core::device::device;
@@ -14,19 +14,19 @@
 //! ```
 
 mod animate_diff;
-mod directory;
+mod prompts;
 mod request;
 mod wan;
-mod watch;
 
-pub use animate_diff::{AnimateDiffOpenOptions, AnimateDiffPipeline, VideoPrompts};
+pub use animate_diff::{AnimateDiffOpenOptions, AnimateDiffPipeline};
+pub use prompts::VideoPrompts;
 pub use wan::WanPipeline;
 
-use aigc_core::{CancelToken, text_to_image::ImageSize};
+use aigc_core::{CancelToken, Error, Result, text_to_image::ImageSize};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// What to make. Fields that are not set have the defaults of the model.
+/// A request for a video. Fields that are not set have the defaults of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -111,29 +111,29 @@ impl VideoRequest {
     }
 }
 
-/// A video and what is needed to make it again.
+/// A video, with the values by which it can be made again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct GeneratedVideo {
-    /// The frames in `[0, 1]`, `[frames, 3, height, width]`.
-    pub frames: Tensor<4>,
+pub struct GeneratedVideo<F = Tensor<4>> {
+    /// The frames in `[0, 1]`, `[frames, 3, height, width]`; `()` if they were not kept.
+    pub frames: F,
     /// The request with all values that were used.
     pub request: VideoRequest,
     /// Name of the model.
     pub model: String,
     /// The configuration of the scheduler, as diffusers writes it.
     pub scheduler: String,
-    /// What was noticed, such as words of the prompt that were cut off.
+    /// Warnings, such as the end of a prompt that was cut off.
     pub warnings: Vec<String>,
 }
 
-/// Work on a video.
+/// A stage of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VideoStage {
-    /// Noise is removed; steps are calls of the network's scheduler.
+    /// The latents are denoised; steps are those of the scheduler.
     Denoising,
-    /// Latents become frames; steps are frames.
+    /// The latents are decoded; steps are frames.
     Decoding,
 }
 
@@ -141,9 +141,9 @@ pub enum VideoStage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VideoProgress {
-    /// What is being done.
+    /// The stage.
     pub stage: VideoStage,
-    /// Steps that are done.
+    /// Finished steps of this stage.
     pub step: usize,
     /// All steps of this stage.
     pub num_steps: usize,
@@ -155,7 +155,7 @@ pub type VideoProgressFn<'a> = dyn FnMut(VideoProgress) + 'a;
 /// Progress and cancellation of a request.
 #[derive(Default)]
 pub struct VideoOptions<'a> {
-    /// Stops the request with [`Error::Cancelled`](aigc_core::Error::Cancelled).
+    /// Stops the request with [`Error::Cancelled`].
     pub cancel: CancelToken,
     /// Called after each step.
     pub progress: Option<Box<VideoProgressFn<'a>>>,
@@ -171,6 +171,14 @@ impl std::fmt::Debug for VideoOptions<'_> {
 }
 
 impl VideoOptions<'_> {
+    /// Fails if the request is cancelled.
+    fn check_cancelled(&self) -> Result<()> {
+        match self.cancel.is_cancelled() {
+            true => Err(Error::cancelled("making a video")),
+            false => Ok(()),
+        }
+    }
+
     fn report(&mut self, stage: VideoStage, step: usize, num_steps: usize) {
         if let Some(progress) = &mut self.progress {
             progress(VideoProgress {

@@ -1,14 +1,17 @@
-//! Values of a request that all pipelines check alike.
+//! Checks and default values that the requests of all video pipelines share.
 
 use super::VideoRequest;
+use crate::{sampling::plan, seed::random_seed};
 use aigc_core::{
     Error, Result,
     check::{ensure_argument, non_negative, positive},
 };
-use aigc_diffusion::{AnyScheduler, SamplingPlan, Scheduler};
-use std::hash::{BuildHasher, Hasher};
+use aigc_diffusion::{AnyScheduler, SamplingPlan};
 
-/// Values of a pipeline for fields that a request leaves open.
+/// Limit on the numbers in the latents of a video: 4 GiB.
+const MAX_LATENTS: usize = 1 << 30;
+
+/// The default values of a pipeline.
 pub(super) struct Defaults {
     pub(super) fps: f64,
     pub(super) guidance_scale: f64,
@@ -19,13 +22,13 @@ pub(super) struct Defaults {
 #[derive(Debug)]
 pub(super) struct Sampling {
     pub(super) seed: u64,
-    /// None for a scale that changes nothing.
+    /// Scale of classifier-free guidance; `None` for a scale up to 1, which has no effect.
     pub(super) guidance: Option<f64>,
     pub(super) plan: SamplingPlan,
 }
 
 impl Sampling {
-    /// Gives every field of a request that does not concern its shape a value.
+    /// Sets the missing values of a request, except for those of the shape, to the defaults.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] names the field of the request.
@@ -47,23 +50,29 @@ impl Sampling {
         ensure_argument(steps > 0, "num_inference_steps", steps, "1 or more")?;
         Ok(Self {
             seed,
-            guidance: (scale > 1.0).then_some(scale),
+            guidance: guidance(scale),
             plan: plan(scheduler, steps)?,
         })
     }
 }
 
-/// The calls of the network.
-fn plan(scheduler: &AnyScheduler, steps: usize) -> Result<SamplingPlan> {
-    scheduler.plan(steps).map_err(|error| match error {
-        // The field of the request.
-        Error::InvalidArgument {
-            argument,
-            value,
-            expected,
-        } if argument == "steps" => Error::argument("num_inference_steps", value, expected),
-        other => other,
-    })
+/// The scale of guidance, unless it has no effect.
+pub(super) fn guidance(scale: f64) -> Option<f64> {
+    (scale > 1.0).then_some(scale)
+}
+
+/// Fails for latents of more numbers than a device can hold.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] names the field `num_frames` of the request.
+pub(super) fn check_latents(num_frames: usize, latent_shape: [usize; 5]) -> Result<()> {
+    let all = latent_shape.iter();
+    let count = all.fold(1usize, |product, n| product.saturating_mul(*n));
+    let expected = format!(
+        "fewer frames, or smaller ones: latents of shape {latent_shape:?} have more than \
+         {MAX_LATENTS} numbers"
+    );
+    ensure_argument(count <= MAX_LATENTS, "num_frames", num_frames, &expected)
 }
 
 /// An error of a request, not of a configuration.
@@ -76,10 +85,4 @@ fn as_argument(error: Error) -> Error {
         } => Error::argument(field, value, expected),
         other => other,
     }
-}
-
-/// A seed that cannot be predicted, of the 32 bits that PyTorch's generator uses.
-fn random_seed() -> u64 {
-    let state = std::collections::hash_map::RandomState::new();
-    state.build_hasher().finish() & 0xffff_ffff
 }

@@ -4,10 +4,10 @@ use super::{ConditionInputs, DelayPattern};
 use aigc_core::{Error, Result, check::ensure_argument, encoder::TextEmbeddings};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// The codes of a sound, and what a model is told about it.
+/// The codes of a sound, and its condition.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CodesItem {
-    /// For each codebook the codes of all frames.
+    /// The codes of all frames, for each codebook.
     pub codes: Vec<Vec<u32>>,
     /// The class of each kind; empty for none.
     pub classes: Vec<u32>,
@@ -54,7 +54,7 @@ pub struct CodesBatch {
     items: Vec<CodesItem>,
 }
 
-/// What a model of streams is trained on.
+/// Inputs and targets of training.
 pub(super) struct Places {
     /// Tokens before each step, `[batch, codebooks, steps]`.
     pub(super) inputs: Tensor<3, Int>,
@@ -154,7 +154,7 @@ impl CodesBatch {
         })
     }
 
-    /// What a model is told about the items; shorter texts are padded.
+    /// The conditions of the items; shorter texts are padded.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if only some items have a text or classes, or vectors of texts

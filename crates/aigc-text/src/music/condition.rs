@@ -1,9 +1,9 @@
-//! What a model of streams is told.
+//! Conditions of models of several streams.
 
 use aigc_core::{Result, check::ensure_argument, encoder::TextEmbeddings};
 use burn::tensor::{Bool, Tensor, TensorData};
 
-/// What a model is told, before the model encodes it: a text, classes, both or nothing.
+/// A condition before a model encodes it: a text, classes, both or nothing.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ConditionInputs {
@@ -36,10 +36,10 @@ impl ConditionInputs {
     }
 }
 
-/// Encoded conditions: vectors as wide as those of the tokens, which attend to them.
+/// Encoded conditions: the vectors that the model attends to, as wide as its hidden states.
 ///
-/// Hidden vectors are zero. A sample without any visible vector is told nothing: what it attends to
-/// adds nothing to its tokens, because the projections have no biases.
+/// Hidden vectors are zero. A sample without any visible vector has no condition: attention to
+/// zeros adds nothing to its hidden states, because the projections have no biases.
 #[derive(Clone, Debug)]
 pub struct Condition {
     states: Tensor<3>,
@@ -87,8 +87,9 @@ impl Condition {
         self.states.dims()[0]
     }
 
-    /// Where attention does not look, `[batch, vectors]`. Samples without any visible vector look
-    /// at their zeros, so that every query has a key.
+    /// True for vectors that are hidden from attention, `[batch, vectors]`; `None` if all are
+    /// visible. Samples without any visible vector attend to their zeros, so that every query has a
+    /// key.
     pub fn hidden(&self) -> Option<Tensor<2, Bool>> {
         let mask = self.mask.clone()?;
         let [batch, vectors] = mask.dims();
@@ -97,7 +98,7 @@ impl Condition {
         Some(mask.bool_not().bool_and(sees))
     }
 
-    /// Both conditions, side by side.
+    /// Concatenates the vectors of both conditions.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if their batches or widths
@@ -129,8 +130,8 @@ impl Condition {
         })
     }
 
-    /// These samples and, after them, as many that are told nothing: both halves of
-    /// classifier-free guidance.
+    /// These samples and, after them, as many without a condition: the batch of classifier-free
+    /// guidance.
     pub fn with_null(self) -> Self {
         let nothing = self.states.zeros_like();
         Self {
@@ -141,7 +142,7 @@ impl Condition {
         }
     }
 
-    /// Tells only the samples for which `keep` is true; the others are told nothing.
+    /// Keeps the condition of the samples for which `keep` is true; the others have none.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if there is not one value for

@@ -52,11 +52,11 @@ pub struct MusicgenDecoderConfig {
     pub audio_channels: usize,
     /// The token of empty places; `vocab_size` by default.
     pub pad_token_id: Option<u32>,
-    /// Width of the states of a text encoder, for models that are told a text. A field of this
-    /// library, as the following one; transformers has it in the configuration of the encoder.
+    /// Width of the states of a text encoder, for models with a text as their condition. A field of
+    /// this library; transformers has it in the configuration of the encoder.
     pub text_hidden_size: Option<usize>,
-    /// Number of classes of each kind, for models that are told classes: ten digits and six
-    /// speakers are `[10, 6]`.
+    /// Number of classes of each kind, for models with classes as their condition: ten digits and
+    /// six speakers are `[10, 6]`. A field of this library.
     pub class_sizes: Vec<usize>,
 }
 
@@ -108,7 +108,7 @@ const INERT: &[&str] = &[
 ];
 
 impl MusicgenDecoderConfig {
-    /// The small model of MusicGen, told a text by T5's base encoder: 24 blocks of width 1,024.
+    /// The small model of MusicGen, with texts of T5's base encoder: 24 blocks of width 1,024.
     pub fn small() -> Self {
         Self {
             text_hidden_size: Some(768),
@@ -116,8 +116,8 @@ impl MusicgenDecoderConfig {
         }
     }
 
-    /// A small model of speech as four codebooks of 256 codes, told classes of these kinds: four
-    /// blocks of width 192, 192 steps at most.
+    /// A small model of speech as four codebooks of 256 codes, with classes of these kinds as its
+    /// condition: four blocks of width 192, 192 steps at most.
     pub fn speech_8khz(class_sizes: Vec<usize>) -> Self {
         Self {
             vocab_size: 256,
@@ -169,8 +169,8 @@ impl MusicgenDecoderConfig {
         Ok(config)
     }
 
-    /// The text of `config.json`, which transformers opens as `MusicgenForCausalLM` if the model is
-    /// told nothing but states of its own width.
+    /// The text of `config.json`, which transformers opens as `MusicgenForCausalLM` if the model
+    /// has no condition other than states of its own width.
     pub fn to_json(&self) -> String {
         let mut fields = json::to_map(self);
         fields.retain(|_, value| !value.is_null());

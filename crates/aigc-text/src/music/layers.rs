@@ -68,7 +68,7 @@ impl Attention {
     }
 }
 
-/// Keys and values of a condition for a block, and what of them is hidden.
+/// Keys and values of a condition for a block, and a mask that is true where they are hidden.
 #[derive(Clone, Copy)]
 pub(super) struct Told<'a> {
     pub(super) keys_values: &'a [Tensor<4>; 2],

@@ -93,6 +93,6 @@ pub struct StreamCache {
 pub struct ConditionCache {
     /// Keys and values of every block, `[batch, heads, vectors, d]`.
     pub layers: Vec<[Tensor<4>; 2]>,
-    /// Where attention does not look, `[batch, vectors]`.
+    /// True for vectors that are hidden from attention, `[batch, vectors]`.
     pub hidden: Option<Tensor<2, Bool>>,
 }

@@ -4,7 +4,8 @@
 //! against each other by a [`DelayPattern`], so that a code may depend on those of the codebooks
 //! before it. [`MusicgenDecoder`] opens the folders of MusicGen and is trained from scratch too: a
 //! [`MultiStreamObjective`] trains it on the codes of any
-//! [`AudioCodec`](aigc_core::audio::AudioCodec), told a text, classes, both or nothing.
+//! [`AudioCodec`](aigc_core::audio::AudioCodec), with a text, classes, both or nothing as the
+//! condition.
 //!
 //! ```no_run
 //! # use aigc_core::{device::device, encoder::TextEmbeddings};
@@ -29,7 +30,7 @@
 //! | file | content |
 //! |---|---|
 //! | `pattern` | the delays of the streams |
-//! | `lm`, `condition` | the interface of models, and what they are told |
+//! | `lm`, `condition` | the interface of models, and their conditions |
 //! | `config`, `layers`, `model`, `files` | MusicGen's decoder |
 //! | `generate` | greedy search and sampling, frame by frame |
 //! | `batch`, `objective` | training |

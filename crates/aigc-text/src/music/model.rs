@@ -23,11 +23,12 @@ use burn::{
 };
 
 /// The decoder of MusicGen (Copet et al. 2023, <https://arxiv.org/abs/2306.05284>): the embeddings
-/// of the tokens of all codebooks are summed, blocks attend to earlier steps and to what the model
-/// is told, and every codebook has an output layer.
+/// of the tokens of all codebooks are summed, blocks attend to earlier steps and to the condition,
+/// and every codebook has an output layer.
 ///
-/// A text is told by the states of an encoder, which are projected to the width of the model.
-/// Classes, which MusicGen does not have, are told by an embedding each. Both may be combined.
+/// The condition of a text is the states of an encoder, projected to the width of the model. The
+/// condition of classes, which MusicGen does not have, is an embedding for each class. Both may be
+/// combined.
 #[derive(Module, Debug)]
 pub struct MusicgenDecoder {
     embed_tokens: Vec<Embedding>,
@@ -110,7 +111,7 @@ impl MusicgenDecoder {
         heads.any(|head| matches!(head, LmHead::Quantized(_)))
     }
 
-    /// What enters the blocks: the sum of the embeddings, with those of the positions.
+    /// The input of the blocks: the sum of the embeddings of tokens and positions.
     fn embed(&self, tokens: Tensor<3, Int>, first: usize) -> Tensor<3> {
         let [batch, codebooks, time] = tokens.dims();
         let n = self.config.max_position_embeddings;

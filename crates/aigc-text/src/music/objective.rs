@@ -11,9 +11,9 @@ use burn::tensor::{Device, Tensor};
 use std::marker::PhantomData;
 
 /// The mean of `−ln p(next code)` of every codebook over a batch, `[codebooks]`. The empty places
-/// of the delay pattern do not count, nor does what comes after a shorter item.
+/// of the delay pattern, and those after the end of a shorter item, do not count.
 ///
-/// Only the items for which `told` is true are told their condition; `None` for all.
+/// `keep` is true for the items whose condition is used; `None` uses all conditions.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for items that do not fit the
@@ -21,7 +21,7 @@ use std::marker::PhantomData;
 pub fn multi_stream_loss<M: MultiStreamLm>(
     model: &M,
     batch: &CodesBatch,
-    told: Option<&[bool]>,
+    keep: Option<&[bool]>,
     device: &Device,
 ) -> Result<Tensor<1>> {
     let (pattern, vocabulary) = (model.delay_pattern(), model.vocab_size());
@@ -36,8 +36,8 @@ pub fn multi_stream_loss<M: MultiStreamLm>(
     ensure_argument(steps <= most, "frames", batch.longest(), &expected)?;
     let places = batch.places(&pattern, vocabulary, model.pad_token_id(), device)?;
     let condition = model.encode_condition(&batch.condition_inputs(device)?)?;
-    let condition = match (condition, told) {
-        (Some(condition), Some(told)) => Some(condition.kept(told)?),
+    let condition = match (condition, keep) {
+        (Some(condition), Some(keep)) => Some(condition.kept(keep)?),
         (condition, _) => condition,
     };
     let logits = model.forward(places.inputs, condition.as_ref());
@@ -49,11 +49,11 @@ pub fn multi_stream_loss<M: MultiStreamLm>(
 }
 
 /// The objective of a [`MultiStreamLm`]: the cross-entropy of the next code, averaged over the
-/// codebooks of a [`CodesBatch`] ([`multi_stream_loss`]). The metric `first_codebook` is that of
-/// the first one, which decides most of a sound.
+/// codebooks of a [`CodesBatch`] ([`multi_stream_loss`]). The metric `first_codebook` is the
+/// cross-entropy of the first codebook, which has the greatest effect on the sound.
 ///
-/// For classifier-free guidance (Ho and Salimans 2022, <https://arxiv.org/abs/2207.12598>), a share
-/// of the items is not told its condition.
+/// For classifier-free guidance (Ho and Salimans 2022, <https://arxiv.org/abs/2207.12598>), the
+/// condition of a share of the items is dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct MultiStreamObjective<M> {
     condition_dropout: f64,
@@ -86,11 +86,11 @@ impl<M: MultiStreamLm + 'static> Objective for MultiStreamObjective<M> {
         context: &mut StepContext,
     ) -> Result<LossOutput> {
         let drawn = context.rng.uniform_vec(batch.batch_size(), 0.0, 1.0);
-        let told: Vec<bool> = drawn
+        let keep: Vec<bool> = drawn
             .iter()
             .map(|drawn| f64::from(*drawn) >= self.condition_dropout)
             .collect();
-        let losses = multi_stream_loss(model, batch, Some(&told), &context.device)?;
+        let losses = multi_stream_loss(model, batch, Some(&keep), &context.device)?;
         let first = losses.clone().narrow(0, 0, 1);
         Ok(LossOutput::new(losses.mean()).with_metric("first_codebook", first))
     }

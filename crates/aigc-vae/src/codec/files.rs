@@ -3,20 +3,22 @@
 use aigc_core::{
     Error, Result,
     checkpoint::write_atomic,
+    json,
+    nn::layer_key,
     params::{ParamVisitor, visit_params},
     weights::{
-        KeyMapping, Loaded, ParamKey, TensorSource, WeightDtype, WeightReader, save_tensors,
-        stored_params,
+        KeyMapping, Loaded, OpenOptions, ParamKey, TensorSource, WeightDtype, WeightReader,
+        save_tensors, stored_params,
     },
 };
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
 use std::{collections::BTreeMap, path::Path};
 
 /// File of a model's configuration.
-pub(super) const CONFIG: &str = "config.json";
+const CONFIG: &str = "config.json";
 
 /// Fields of the configurations of transformers that say nothing about the network.
 const IDLE: &[&str] = &[
@@ -42,7 +44,7 @@ pub(super) fn fields_of(
     text: &str,
     kind: &str,
 ) -> Result<serde_json::Map<String, serde_json::Value>> {
-    let mut fields = aigc_core::json::parse_object(text)?;
+    let mut fields = json::parse_object(text)?;
     if let Some(other) = fields.get("model_type").filter(|found| *found != kind) {
         return Err(Error::config("model_type", other, kind));
     }
@@ -50,18 +52,45 @@ pub(super) fn fields_of(
     Ok(fields)
 }
 
-/// A model of a configuration and files. `init` creates it, with weight norm if the files have it.
-pub(super) fn load<C, M: Module>(
-    config: Loaded<C>,
-    files: &WeightReader,
-    dtype: WeightDtype,
-    init: impl FnOnce(&C, bool) -> Result<M>,
-    mapping: impl Fn(ParamKey<'_>) -> KeyMapping,
-) -> Result<Loaded<M>> {
-    let has_norm = files.names().any(is_gain);
-    let files = with_vectors(files.clone())?;
-    let created = config.try_map(|config| init(&config, has_norm))?;
-    files.load(created, dtype, mapping)
+/// A codec with a directory of files: `config.json` and weights.
+pub(super) trait CodecFiles: Module {
+    /// The configuration.
+    type Config;
+
+    /// Stems of the names of weight files. The first is the one that is written.
+    const STEMS: &'static [&'static str];
+
+    /// The configuration in the text of `config.json`.
+    fn parse(text: &str) -> Result<Loaded<Self::Config>>;
+
+    /// The codec of a configuration. `has_norm` says whether the files have gains of weight norm.
+    fn create(config: &Self::Config, has_norm: bool, device: &Device) -> Result<Self>;
+
+    /// Where files have a parameter.
+    fn stored_key(key: ParamKey<'_>) -> KeyMapping {
+        layer_key(key)
+    }
+
+    /// Opens a directory.
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+        let config = json::read_file(&dir.join(CONFIG), Self::parse)?;
+        let variant = options.variant.as_deref();
+        let files = WeightReader::from_dir_with_variant(dir, Self::STEMS, variant)?;
+        Self::load_weights(config, &files, options.dtype, device)
+    }
+
+    /// The codec of a configuration with the weights of files.
+    fn load_weights(
+        config: Loaded<Self::Config>,
+        files: &WeightReader,
+        dtype: WeightDtype,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
+        let has_norm = files.names().any(is_gain);
+        let files = with_vectors(files.clone())?;
+        let created = config.try_map(|config| Self::create(&config, has_norm, device))?;
+        files.load(created, dtype, Self::stored_key)
+    }
 }
 
 fn is_gain(name: &str) -> bool {
@@ -83,21 +112,15 @@ fn with_vectors(files: WeightReader) -> Result<WeightReader> {
     files.renamed(sources)
 }
 
-/// Writes a model's directory, with the names and shapes of PyTorch's weight norm.
-pub(super) fn save<M: Module>(
-    model: &M,
-    config: &str,
-    stem: &str,
-    dir: &Path,
-    mapping: impl Fn(ParamKey<'_>) -> KeyMapping,
-) -> Result<()> {
+/// Writes a codec's directory, with the names and shapes of PyTorch's weight norm.
+pub(super) fn save<M: CodecFiles>(model: &M, config: &str, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let model = model.valid();
     let mut values = Values::default();
     visit_params(&model, &mut values);
     let normed: Vec<String> = values.0.keys().filter_map(|path| layer(path)).collect();
     let mut tensors = BTreeMap::new();
-    for param in stored_params(&model, mapping) {
+    for param in stored_params(&model, M::stored_key) {
         let Some(data) = values.0.remove(&param.path) else {
             continue;
         };
@@ -115,7 +138,7 @@ pub(super) fn save<M: Module>(
         };
         tensors.insert(name, data);
     }
-    save_tensors(&tensors, &dir.join(format!("{stem}.safetensors")))?;
+    save_tensors(&tensors, &dir.join(format!("{}.safetensors", M::STEMS[0])))?;
     write_atomic(&dir.join(CONFIG), config.as_bytes())
 }
 

@@ -14,7 +14,7 @@ const DILATIONS: [usize; 3] = [1, 3, 9];
 /// Length of the kernels.
 const KERNEL: usize = 7;
 
-/// What the layers of a network have in common.
+/// Settings that all layers of a network share.
 #[derive(Clone, Copy)]
 pub(super) struct WaveStyle<'a> {
     pub(super) weight_norm: bool,
@@ -275,6 +275,14 @@ pub(super) fn frames(time: usize, ratios: &[usize]) -> Option<usize> {
     })
 }
 
+/// Samples that the decoder makes of `frames` frames, at least 1, for the ratios of the encoder.
+pub(super) fn decoded_samples(frames: usize, ratios: &[usize]) -> usize {
+    let ratios = ratios.iter().rev();
+    ratios.fold(frames, |time, ratio| {
+        (time + 1) * ratio - 2 * ratio.div_ceil(2)
+    })
+}
+
 /// Samples of the shortest sound with a frame.
 pub(super) fn least_samples(ratios: &[usize]) -> usize {
     let before = |frames: usize, ratio: &usize| {
@@ -301,5 +309,12 @@ mod tests {
             assert!(frames(100 * hop, ratios).is_some_and(|found| found.abs_diff(100) <= 1));
         }
         assert_eq!(frames(217, &[3, 2, 2]), Some(18));
+    }
+
+    /// Even ratios keep multiples of the hop; an odd one loses a sample.
+    #[test]
+    fn decoded_lengths_follow_the_ratios() {
+        assert_eq!(decoded_samples(5, &[2, 4, 8]), 5 * 64);
+        assert_eq!(decoded_samples(8, &[2, 3]), 2 * (3 * 8 - 1));
     }
 }

@@ -36,7 +36,9 @@ use aigc_core::{
     rng::Rng,
 };
 #[cfg(feature = "download")]
-use aigc_core::{data::download::ProgressFn, hub::Hub, weights::download_pretrained};
+use aigc_core::{
+    data::download::ProgressFn, hub::Hub, hub_model::ModelFiles, weights::download_pretrained,
+};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
@@ -44,6 +46,13 @@ use burn::{
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "download")]
 use std::path::PathBuf;
+
+/// Files of an autoencoder of diffusers on the hub: alone, or as a part of a pipeline.
+#[cfg(feature = "download")]
+pub(crate) const HUB_FILES: ModelFiles<'static> = ModelFiles {
+    directories: &["", "vae", "vqvae"],
+    ..ModelFiles::DIFFUSERS
+};
 
 /// Defines [`VaeConfig`] and [`AnyVae`] from a table of models of images with latent vectors and a
 /// diagonal Gaussian posterior.

@@ -40,8 +40,9 @@ impl Alignments {
 
 /// Monotonic alignment search (Kim et al. 2020, <https://arxiv.org/abs/2005.11129>, algorithm 1):
 /// of all ways to give every token, in order, at least one frame and every frame one token, that
-/// with the largest sum of values. Where two have the same sum, tokens end late. The items of a
-/// batch are shared by threads; no gradients flow.
+/// with the largest sum of values. Of several with this sum, that whose last token begins first is
+/// taken, then that whose last token but one does, and so on. The items of a batch are shared by
+/// threads; no gradients flow.
 ///
 /// # Shapes
 /// - values: `[batch, tokens, frames]`, such as log-likelihoods of the frames given the tokens
@@ -195,6 +196,14 @@ mod tests {
                 2 * frames as i64
             );
         }
+    }
+
+    /// Of alignments with the same sum, that whose later tokens are longer is found.
+    #[test]
+    fn later_tokens_get_the_frames_of_ties() {
+        let values = Tensor::<3>::zeros([1, 3, 6], &Device::flex());
+        let found = monotonic_alignment(values, &[3], &[6]).unwrap();
+        assert_eq!(found.durations, [[1, 1, 4]]);
     }
 
     /// Enough cells for threads; every item is that of the search alone.

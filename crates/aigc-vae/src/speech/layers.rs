@@ -1,6 +1,7 @@
-//! What the networks for speech share.
+//! Layers and functions that all networks for speech use.
 
 use aigc_core::{
+    Error, Result,
     nn::{Initializer, LayerNorm},
     ops,
 };
@@ -30,12 +31,29 @@ impl Embedding {
     }
 
     /// The embeddings of `indices` as conditions of convolutions, `[indices, width, 1]`.
-    pub(super) fn conditions(&self, indices: &[usize], device: &Device) -> Tensor<3> {
+    fn conditions(&self, indices: &[usize], device: &Device) -> Tensor<3> {
         let data: Vec<i32> = indices.iter().map(|index| *index as i32).collect();
         let data = TensorData::new(data, [indices.len(), 1]);
         self.forward(Tensor::from_data(data, device))
             .swap_dims(1, 2)
     }
+}
+
+/// The conditions of speakers, `[speakers, width, 1]`; none for a model without a table.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] naming a speaker that is not below `known`.
+pub(super) fn speaker_conditions(
+    table: Option<&Embedding>,
+    known: usize,
+    speakers: &[usize],
+    device: &Device,
+) -> Result<Option<Tensor<3>>> {
+    if let Some(unknown) = speakers.iter().find(|speaker| **speaker >= known) {
+        let expected = format!("below {known}");
+        return Err(Error::argument("speaker", unknown, expected));
+    }
+    Ok(table.map(|table| table.conditions(speakers, device)))
 }
 
 /// A layer norm over the channels of `x` `[batch, channels, time]`.

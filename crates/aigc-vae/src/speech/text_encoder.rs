@@ -2,6 +2,8 @@
 
 use super::layers::Embedding;
 use aigc_core::{
+    Result,
+    check::ensure_argument,
     nn::{
         Activation, Conv1d, Conv1dConfig, Dropout, DropoutConfig, Initializer, LayerNorm,
         LayerNormConfig, Linear, LinearConfig, PaddingMode,
@@ -12,6 +14,26 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Int, Tensor, activation::softmax},
 };
+
+/// Limit on the attention weights of a layer: 2 GiB of 32-bit floats.
+const MAX_WEIGHTS: usize = 1 << 29;
+
+/// Fails for texts whose attention weights would not fit in memory. Their number grows with the
+/// square of the length of the texts.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) with the length that is possible.
+pub(super) fn check_length(
+    argument: &str,
+    [batch, tokens]: [usize; 2],
+    heads: usize,
+) -> Result<()> {
+    let rows = batch.saturating_mul(heads).max(1);
+    let most = (MAX_WEIGHTS / rows).isqrt();
+    let value = format!("{batch} texts of {tokens} symbols");
+    let expected = format!("at most {most} symbols each; divide the texts, such as by sentence");
+    ensure_argument(tokens <= most, argument, value, &expected)
+}
 
 /// Sizes of a [`TextEncoder`].
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 use crate::{
     compose::{Commission, SamplingOptions, compose},
     corpus::voices_of,
+    layers::Rotation,
     melody,
     model::{NoteLm, NoteLmConfig, ids},
     notation::{Cursor, Notation, Place},
@@ -108,6 +109,36 @@ fn random(notation: Notation, limit: usize, len: usize) -> Vec<u32> {
     let mut tokens = vec![notation.start_token()];
     tokens.extend((1..len).map(|_| rng.random_index(limit) as u32));
     tokens
+}
+
+/// Pairs of channels are complex numbers that are multiplied by `exp(i·position·frequency)`.
+#[test]
+fn positions_turn_queries_and_keys() {
+    let config = NoteLmConfig {
+        n_embd: 8,
+        n_head: 2,
+        ..NoteLmConfig::default()
+    };
+    let device = device("flex").unwrap();
+    let ones = Tensor::<3>::ones([1, 3, 24], &device);
+    let found = values(Rotation::new(&config, 5, 3, &device).apply(ones));
+    for (at, row) in found.chunks_exact(24).enumerate() {
+        let turned = [1.0, 0.01].map(|frequency: f32| {
+            let angle = (5 + at) as f32 * frequency;
+            [angle.cos() - angle.sin(), angle.cos() + angle.sin()]
+        });
+        let [[a, c], [b, d]] = turned;
+        // Two heads of queries, of keys and of values.
+        for (head, channels) in row.chunks_exact(4).enumerate() {
+            let expected = if head < 4 { [a, b, c, d] } else { [1.0; 4] };
+            for (found, expected) in channels.iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{at}, {head}: {channels:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub(super) fn window(json: &Value) -> Window {
         Some("hamming") => Window::Hamming,
         Some("blackman") => Window::Blackman,
         Some("bartlett") => Window::Bartlett,
+        Some("boxcar" | "ones" | "rectangular") => Window::Rectangular,
         Some("kaiser") => Window::Kaiser {
             beta: json[1].as_f64().expect("beta"),
         },
@@ -32,6 +33,7 @@ fn pad_mode(json: &Value) -> PadMode {
     match json["pad_mode"].as_str() {
         None | Some("reflect") => PadMode::Reflect,
         Some("constant") => PadMode::Constant,
+        Some("edge" | "replicate") => PadMode::Replicate,
         Some(other) => panic!("padding {other}"),
     }
 }

@@ -53,6 +53,43 @@ fn both_names_of_weight_norm_are_read() {
     assert!(reader.load_into(plain, layer_key).is_ok());
 }
 
+/// A layer without normalisation does not take a direction for a weight.
+#[test]
+fn directions_are_no_weights() {
+    let (device, dir) = (flex(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("case.safetensors");
+    let direction: Tensor<3> = random([6, 4, 3], 6, &device);
+    let bias: Tensor<1> = random([6], 7, &device);
+    let plain = || Conv1dConfig::new([4, 6], 3).init(&device);
+    for (g, v) in [
+        ("weight_g", "weight_v"),
+        (
+            "parametrizations.weight.original0",
+            "parametrizations.weight.original1",
+        ),
+        ("weight_norm.gain", "weight"),
+    ] {
+        // The prefix is that of a wrapper.
+        for prefix in ["", "module."] {
+            let [g, v, b] = [g, v, "bias"].map(|name| format!("{prefix}{name}"));
+            let gain: Tensor<3> = random([6, 1, 1], 5, &device);
+            let entries = [
+                (g.as_str(), floats(&gain)),
+                (v.as_str(), floats(&direction)),
+                (b.as_str(), floats(&bias)),
+            ];
+            write_case(dir.path(), &entries);
+            let reader = WeightReader::open(&path).unwrap();
+            let error = reader.load_into(plain(), layer_key).unwrap_err();
+            let expected = format!("without normalisation: {v} (its gain is {g})");
+            assert!(error.to_string().contains(&expected), "{error}");
+            // Who leaves the gains out answers for the lengths.
+            let lengthless = reader.filtered(|name| name != g);
+            assert!(lengthless.load_into(plain(), layer_key).is_ok());
+        }
+    }
+}
+
 #[test]
 fn saved_layers_are_read_again() {
     let (device, dir) = (flex(), tempfile::tempdir().unwrap());

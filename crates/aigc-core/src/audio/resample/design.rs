@@ -1,9 +1,8 @@
 //! The filters: weights as functions of time.
 
-use crate::{Result, check::ensure_argument};
+use super::{MAX_BETA, MAX_TAPS, SincWindow, gcd};
+use crate::{Result, check::ensure_argument, dsp::bessel_i0};
 use std::f64::consts::{FRAC_PI_2, PI};
-
-use super::SincWindow;
 
 /// `sin(πx)/(πx)`.
 pub(super) fn sinc(x: f64) -> f64 {
@@ -11,18 +10,6 @@ pub(super) fn sinc(x: f64) -> f64 {
         return 1.0;
     }
     (PI * x).sin() / (PI * x)
-}
-
-/// The modified Bessel function of order 0, by its power series.
-fn bessel_i0(x: f64) -> f64 {
-    let (mut term, mut sum, mut k) = (1.0, 1.0, 1.0);
-    while term > 1e-17 * sum {
-        let factor = x / (2.0 * k);
-        term *= factor * factor;
-        sum += term;
-        k += 1.0;
-    }
-    sum
 }
 
 /// Kaiser's window at `x`, 1 in its middle at 0, with its ends at −1 and 1.
@@ -46,7 +33,8 @@ impl SincWindow {
 /// the rates, with a sum of 1. Filtering multiplies them by `up`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a number is 0.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a rate or the number of zero
+/// crossings is 0, there would be more than 2²⁵ weights, or `beta` is not from 0 to 100.
 pub fn polyphase_taps(up: u32, down: u32, zero_crossings: usize, beta: f64) -> Result<Vec<f64>> {
     let numbers = [("up", up as usize), ("down", down as usize)];
     for (name, value) in numbers
@@ -55,8 +43,19 @@ pub fn polyphase_taps(up: u32, down: u32, zero_crossings: usize, beta: f64) -> R
     {
         ensure_argument(value > 0, name, value, "1 or more")?;
     }
-    let divisor = super::gcd(up, down);
-    let larger = (up.max(down) / divisor) as usize;
+    ensure_argument(
+        (0.0..=MAX_BETA).contains(&beta),
+        "beta",
+        beta,
+        &format!("0 to {MAX_BETA}"),
+    )?;
+    let larger = (up.max(down) / gcd(up, down)) as usize;
+    ensure_argument(
+        2.0 * zero_crossings as f64 * larger as f64 <= MAX_TAPS,
+        "up, down, zero_crossings",
+        format!("{up}, {down}, {zero_crossings}"),
+        "a filter of at most 2^25 weights",
+    )?;
     Ok(lowpass(larger, zero_crossings, beta))
 }
 
@@ -83,8 +82,6 @@ mod tests {
         assert_eq!((sinc(0.0), SincWindow::Hann.at(0.0)), (1.0, 1.0));
         assert!((sinc(0.5) - 2.0 / PI).abs() < 1e-15);
         assert!(SincWindow::Hann.at(-1.0) < 1e-30);
-        assert!((bessel_i0(1.0) - 1.266_065_877_752_008_2).abs() < 1e-15);
-        assert!((bessel_i0(5.0) - 27.239_871_823_604_442).abs() < 1e-13);
         let ends = SincWindow::Kaiser { beta: 5.0 }.at(1.0);
         assert!((ends - 1.0 / 27.239_871_823_604_442).abs() < 1e-15);
     }
@@ -101,6 +98,10 @@ mod tests {
                 .all(|(a, b)| (a - b).abs() < 1e-15)
         );
         assert!(polyphase_taps(0, 1, 10, 5.0).is_err());
-        assert!(polyphase_taps(1, 1, 0, 5.0).is_err());
+        for (zero_crossings, beta) in [(0, 5.0), (usize::MAX, 5.0), (10, -1.0), (10, f64::NAN)] {
+            assert!(polyphase_taps(1, 1, zero_crossings, beta).is_err());
+        }
+        let error = polyphase_taps(u32::MAX, 1, 10, 5.0).unwrap_err();
+        assert!(error.to_string().contains("2^25 weights"), "{error}");
     }
 }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Limit on the number of weights: rates without a common divisor have many.
 const MAX_TAPS: f64 = (1 << 25) as f64;
+/// Largest shape of a Kaiser window, far above any in use.
+const MAX_BETA: f64 = 100.0;
 /// Limit on the ratio of rates: a file that claims 1 Hz must not fill the memory.
 const MAX_RATIO: u32 = 256;
 
@@ -100,7 +102,7 @@ impl Resampler {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
-        let shape = |beta: f64| in_range("beta", beta, 0.0..=100.0);
+        let shape = |beta: f64| in_range("beta", beta, 0.0..=MAX_BETA);
         match *self {
             Self::WindowedSinc {
                 lowpass_filter_width,

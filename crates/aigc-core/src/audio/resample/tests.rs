@@ -74,6 +74,7 @@ fn lengths_and_edges() {
         assert_eq!(same.apply(&[0.25, -3.0]), [0.25, -3.0]);
         let down = resampler.init(48_000, 8000).unwrap();
         assert_eq!(down.apply(&[0.5; 7]).len(), 2);
+        assert_eq!(down.apply(&[0.5]).len(), 1);
     }
     let wave = Waveform::silence(2, 80, 8000).unwrap();
     let found = wave.resample(16_000).unwrap();

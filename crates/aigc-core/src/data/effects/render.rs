@@ -73,7 +73,7 @@ fn coin(p: &EffectParameters, voice: &mut Voice) {
     let second = first * (semitones / 12.0f64).exp2();
     let change = linear(0.06, 0.1, p.length);
     let ring = strike(0.003, linear(0.12, 0.3, p.length));
-    let short = gate(0.0, change + 0.005, 0.005);
+    let short = gate(0.0, change, 0.005);
     voice.tone(
         &hollow(linear(1.8, 1.0, p.brightness)),
         |time| if time < change { first } else { second },

@@ -33,13 +33,6 @@ const RANGE: [i32; 2] = [-3, 9];
 /// Instruments of melodies: piano, vibraphone, violin, clarinet, flute.
 const PROGRAMS: [u8; 5] = [0, 11, 40, 71, 73];
 
-/// How a phrase ends.
-#[derive(Clone, Copy, PartialEq)]
-enum Cadence {
-    Half,
-    Full,
-}
-
 /// A tone by its step of the scale, with its length in eighths.
 type Step = (i32, usize);
 
@@ -75,17 +68,15 @@ pub(super) fn piece(rng: &mut Rng) -> Melody {
             degree(&[3, 1, 0], rng),
             Chord::DOMINANT,
         ];
-        phrase(chords, Cadence::Half, first, beats, rng)
+        phrase(chords, first, beats, rng)
     };
     let answer = {
-        let mut chords = statement.chords;
-        (chords[2], chords[3]) = (Chord::DOMINANT, Chord::TONIC);
-        let mut answer = phrase(chords, Cadence::Full, first, beats, rng);
-        answer.bars[..2].clone_from_slice(&statement.bars[..2]);
+        let mut answer = statement.clone();
+        (answer.chords[2], answer.chords[3]) = (Chord::DOMINANT, Chord::TONIC);
         // The third bar goes on from where the second one ended.
-        let last = statement.bars[1].last().map_or(first, |step| step.0);
-        answer.bars[2] = bar(chords[2], rhythm(beats, rng), last, rng);
-        let last = answer.bars[2].last().map_or(last, |step| step.0);
+        let last = last_step(&answer.bars[1], first);
+        answer.bars[2] = bar(Chord::DOMINANT, rhythm(beats, rng), last, rng);
+        let last = last_step(&answer.bars[2], last);
         answer.bars[3] = vec![(nearest(last, &[0]), 2 * beats)];
         answer
     };
@@ -95,7 +86,7 @@ pub(super) fn piece(rng: &mut Rng) -> Melody {
         let chords = [departure, middle, degree(&[1, 3], rng), Chord::DOMINANT];
         // It begins higher than the rest.
         let begin = nearest(6, &departure.degrees());
-        phrase(chords, Cadence::Half, begin, beats, rng)
+        phrase(chords, begin, beats, rng)
     };
     let mut melody = Melody {
         key,
@@ -120,25 +111,28 @@ pub(super) fn piece(rng: &mut Rng) -> Melody {
     melody
 }
 
-/// A phrase that begins near a step of the scale.
-fn phrase(chords: [Chord; 4], cadence: Cadence, first: i32, beats: usize, rng: &mut Rng) -> Phrase {
+/// A phrase that begins near a step of the scale and ends on the dominant.
+fn phrase(chords: [Chord; 4], first: i32, beats: usize, rng: &mut Rng) -> Phrase {
     let mut last = first;
     let mut bars: [Vec<Step>; 4] = Default::default();
     for (index, (tones, chord)) in bars.iter_mut().zip(chords).enumerate() {
-        *tones = match (index, cadence) {
-            (3, Cadence::Full) => vec![(nearest(last, &[0]), 2 * beats)],
+        *tones = if index < 3 {
+            bar(chord, rhythm(beats, rng), last, rng)
+        } else {
             // Two short tones, and a long one of the dominant.
-            (3, Cadence::Half) => {
-                let mut tones = bar(chord, &[2, 2], last, rng);
-                let before = tones.last().map_or(last, |step| step.0);
-                tones.push((nearest(before, &[1, 4, 6]), 2 * beats - 4));
-                tones
-            }
-            _ => bar(chord, rhythm(beats, rng), last, rng),
+            let mut tones = bar(chord, &[2, 2], last, rng);
+            let before = last_step(&tones, last);
+            tones.push((nearest(before, &[1, 4, 6]), 2 * beats - 4));
+            tones
         };
-        last = tones.last().map_or(last, |step| step.0);
+        last = last_step(tones, last);
     }
     Phrase { chords, bars }
+}
+
+/// The step of the last tone; `before` if there are no tones.
+fn last_step(tones: &[Step], before: i32) -> i32 {
+    tones.last().map_or(before, |tone| tone.0)
 }
 
 fn rhythm(beats: usize, rng: &mut Rng) -> &'static [usize] {

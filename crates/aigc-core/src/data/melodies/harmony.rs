@@ -34,7 +34,7 @@ impl Chord {
 
     /// The steps of its root, third and fifth, 0 to 6.
     pub fn degrees(self) -> [u8; 3] {
-        [0, 2, 4].map(|above| (self.degree + above) % 7)
+        [0, 2, 4].map(|above| (self.degree % 7 + above) % 7)
     }
 }
 
@@ -45,7 +45,7 @@ impl Key {
         let scale = if self.minor { MINOR } else { MAJOR };
         let within = step.rem_euclid(7) as usize;
         let raised = self.minor && within == 6 && chord == Chord::DOMINANT;
-        let tonic = 58 + (self.tonic + 2) % 12;
+        let tonic = 58 + (self.tonic % 12 + 2) % 12;
         let pitch = i32::from(tonic)
             + 12 * step.div_euclid(7)
             + i32::from(scale[within])

@@ -73,8 +73,8 @@ impl Melody {
         self.beats_per_bar * STEPS_PER_BEAT
     }
 
-    /// The melody above three held voices of the chords, a sixteenth per step. Repeated tones of
-    /// the melody become one.
+    /// The melody as the first voice, and three held voices of the chords, a sixteenth per step.
+    /// The melody may go below the second voice. Repeated tones of the melody become one.
     ///
     /// # Panics
     /// If a tone ends after the bar of the last chord.

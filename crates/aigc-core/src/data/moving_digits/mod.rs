@@ -60,7 +60,7 @@ impl<D: Dataset<Item = Image>> MovingDigits<D> {
     ///
     /// # Errors
     /// [`Error::Config`] if a setting is out of range, [`Error::InvalidArgument`] if there are no
-    /// images or the first one does not fit into a frame; errors of the images.
+    /// images, or the first one has no pixels or does not fit into a frame; errors of the images.
     pub fn new(images: D, config: MovingDigitsConfig) -> Result<Self> {
         config.validate()?;
         if images.is_empty() {
@@ -71,8 +71,11 @@ impl<D: Dataset<Item = Image>> MovingDigits<D> {
             Some(size) => [size; 2],
             None => [first.height, first.width],
         };
-        if height.max(width) >= config.canvas || first.channels == 0 {
-            let expected = format!("smaller than the canvas of {} pixels", config.canvas);
+        if height.max(width) >= config.canvas || first.numel() == 0 {
+            let expected = format!(
+                "at least one pixel, and smaller than the canvas of {} pixels",
+                config.canvas
+            );
             return Err(Error::argument("images[0]", first, expected));
         }
         Ok(Self {
@@ -116,12 +119,12 @@ impl<D: Dataset<Item = Image>> MovingDigits<D> {
             width,
         } = image.shape;
         let name = || format!("images[{index}]");
-        if image.pixels.len() != image.shape.numel() {
+        if image.pixels.is_empty() || image.pixels.len() != image.shape.numel() {
             let found = format!("{} pixels", image.pixels.len());
             return Err(Error::argument(
                 name(),
                 found,
-                format!("those of {}", image.shape),
+                format!("those of {}, at least one", image.shape),
             ));
         }
         if let Some(size) = self
@@ -129,7 +132,7 @@ impl<D: Dataset<Item = Image>> MovingDigits<D> {
             .digit_size
             .filter(|size| [*size; 2] != [height, width])
         {
-            let planes = image.pixels.chunks_exact((height * width).max(1));
+            let planes = image.pixels.chunks_exact(height * width);
             let resize =
                 |plane| resample(plane, 1, [height, width], [size; 2], Resampling::Bilinear);
             image.pixels = planes.map(resize).collect::<Result<Vec<_>>>()?.concat();

@@ -89,8 +89,19 @@ fn bad_settings_and_images_are_named() {
     }
     assert!(error(of(InMemory(vec![]), good)).contains("`images` is empty"));
     assert!(error(of(square(32), good)).contains("`images[0]` is 1×32×32"));
+    assert!(error(of(square(0), good)).contains("`images[0]` is 1×0×0"));
     let mut mixed = square(6);
     mixed.0[0].pixels.pop();
     let broken = MovingDigits::new(mixed, good).unwrap().get(0);
     assert!(error(broken.map(|_| ())).contains("`images[0]` is 35 pixels"));
+    // A later image without pixels, where images are resized.
+    let images = InMemory(vec![square(6).0.remove(0), square(0).0.remove(0)]);
+    let resized = MovingDigitsConfig {
+        len: 40,
+        digit_size: Some(8),
+        ..good
+    };
+    let clips = MovingDigits::new(images, resized).unwrap();
+    let found = (0..40).find_map(|index| clips.get(index).err());
+    assert!(error(Err(found.unwrap())).contains("`images[1]` is 0 pixels"));
 }

@@ -39,6 +39,18 @@ impl SoundBatch {
         &self.lengths
     }
 
+    /// All samples, `[batch, channels, time]`.
+    #[cfg(feature = "eval")]
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Number of sounds, channels and samples.
+    #[cfg(feature = "eval")]
+    pub(crate) fn dims(&self) -> [usize; 3] {
+        self.shape
+    }
+
     /// Where samples are no padding.
     ///
     /// # Shapes

@@ -19,12 +19,19 @@ const EXTENSIONS: [&str; 9] = [
     "wav", "wave", "flac", "mp3", "ogg", "oga", "aif", "aiff", "aifc",
 ];
 
+/// Ends of the names of archives, and the commands that unpack them.
+const ARCHIVES: [(&str, &str, &str); 3] = [
+    (".tar.gz", "tar -xzf", "-C"),
+    (".tgz", "tar -xzf", "-C"),
+    (".zip", "unzip", "-d"),
+];
+
 /// Longest clip, in samples.
 const MAX_LENGTH: usize = 1 << 28;
 
 /// How to read a directory of sounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct WaveFolderConfig {
     /// Samples per second that all sounds are resampled to; `None` keeps the rate of each file.
     pub sample_rate: Option<u32>,
@@ -34,7 +41,11 @@ pub struct WaveFolderConfig {
     /// the end. `None` keeps all lengths.
     pub length: Option<usize>,
     /// Trims silence at both ends: parts that are this number of decibels below the loudest frame.
+    /// A file of which nothing is left is an error when it is read.
     pub trim_silence: Option<f64>,
+    /// Scales each sound so that its largest magnitude is this, in 0 to 1, before it is cut; `None`
+    /// keeps the volumes of the files. Networks learn quiet recordings slowly without it.
+    pub normalize_peak: Option<f32>,
     /// Seed of the places that longer sounds are cut at in training, another one in each epoch;
     /// `None` cuts the middle out. Outside training, the middle is used.
     pub crop_seed: Option<u64>,
@@ -54,6 +65,10 @@ impl WaveFolderConfig {
         }
         if let Some(length) = self.length {
             in_range("length", length, 1..=MAX_LENGTH)?;
+        }
+        if let Some(peak) = self.normalize_peak {
+            let is_volume = peak > 0.0 && peak <= 1.0;
+            ensure(is_volume, "normalize_peak", peak, "above 0, and at most 1")?;
         }
         self.trim_silence
             .map_or(Ok(()), |threshold| positive("trim_silence", threshold))
@@ -76,14 +91,18 @@ impl WaveFolder {
     ///
     /// # Errors
     /// [`Error::Config`] if the configuration is out of range, [`Error::Io`] if a directory cannot
-    /// be read, [`Error::Data`] if there is no sound.
+    /// be read, [`Error::Data`] if there is no sound. If there is an archive in place of sounds, it
+    /// is named, with the command that unpacks it.
     pub fn open(dir: &Path, config: WaveFolderConfig) -> Result<Self> {
         config.validate()?;
         let (mut files, mut visited) = (vec![], HashSet::new());
         list(dir, &mut files, &mut visited)?;
         if files.is_empty() {
             let known = EXTENSIONS.join(", ");
-            let what = format!("no sound in it (known extensions: {known})");
+            let what = match unpacking(dir)? {
+                Some(hint) => format!("no sound in it, but {hint}"),
+                None => format!("no sound in it (known extensions: {known})"),
+            };
             return Err(Error::data(dir, DataFault::Empty(what)));
         }
         Ok(Self {
@@ -133,6 +152,9 @@ impl WaveFolder {
     }
 
     /// Reads a sound; `crop` chooses the first sample that is kept, given the number of choices.
+    ///
+    /// # Errors
+    /// Those of [`read_audio`]; [`Error::Data`] if there are no samples.
     fn read(&self, index: usize, crop: impl FnOnce(usize) -> usize) -> Result<Sound> {
         let (path, label) = &self.files[index];
         let mut wave = read_audio(path)?;
@@ -151,6 +173,16 @@ impl WaveFolder {
             wave = wave.trim_silence(threshold);
         }
         let mut len = wave.len();
+        if len == 0 {
+            let reason = match self.config.trim_silence {
+                Some(_) => "no samples, or silence alone, which `trim_silence` removes",
+                None => "no samples",
+            };
+            return Err(Error::data(path, DataFault::Empty(reason.into())));
+        }
+        if let Some(peak) = self.config.normalize_peak {
+            wave = wave.normalize_peak(peak);
+        }
         if let Some(length) = self.config.length {
             if len > length {
                 wave = wave.slice(crop(len - length + 1), length)?;
@@ -181,7 +213,9 @@ impl Dataset for WaveFolder {
         let Some(seed) = self.config.crop_seed else {
             return self.get(index);
         };
-        let stream = (epoch * self.files.len() + index) as u64;
+        let stream = (epoch as u64)
+            .wrapping_mul(self.files.len() as u64)
+            .wrapping_add(index as u64);
         let mut rng = Rng::stream(seed, "data/sound/crop", stream);
         self.read(index, |choices| rng.random_index(choices))
     }
@@ -212,6 +246,23 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>, visited: &mut HashSet<PathBuf>) ->
         }
     }
     Ok(())
+}
+
+/// The first archive in a directory, and how to unpack it.
+fn unpacking(dir: &Path) -> Result<Option<String>> {
+    Ok(entries(dir)?.into_iter().find_map(|path| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let lower = name.to_lowercase();
+        let (_, command, into) = ARCHIVES.iter().find(|(end, ..)| lower.ends_with(end))?;
+        let is_archive = path.is_file() && !is_hidden(&path);
+        is_archive.then(|| {
+            format!(
+                "the archive {name}; unpack it: {command} \"{}\" {into} \"{}\"",
+                path.display(),
+                dir.display()
+            )
+        })
+    }))
 }
 
 /// Whether a name begins with a dot, or is that of the copies that macOS puts into archives.

@@ -62,6 +62,29 @@ fn sounds_are_cut_padded_and_labelled() {
     );
 }
 
+/// The volume is that of the whole file, not of the part that is cut out.
+#[test]
+fn sounds_are_equally_loud() {
+    let dir = folder();
+    let [plain, scaled] = [None, Some(0.5)].map(|normalize_peak| {
+        let config = WaveFolderConfig {
+            normalize_peak,
+            ..config()
+        };
+        WaveFolder::open(dir.path(), config).unwrap()
+    });
+    let whole = WaveFolder::open(dir.path(), WaveFolderConfig::default()).unwrap();
+    for index in 0..2 {
+        let [plain, scaled] = [&plain, &scaled].map(|sounds| sounds.get(index).unwrap().wave);
+        let gain = 0.5 / whole.get(index).unwrap().wave.peak();
+        let same = plain.channel(0).iter().zip(scaled.channel(0));
+        for (plain, scaled) in same {
+            assert!((plain * gain - scaled).abs() < 1e-6);
+        }
+        assert!(scaled.peak() <= 0.5);
+    }
+}
+
 #[test]
 fn crops_depend_on_seed_and_epoch_alone() {
     let dir = folder();
@@ -122,6 +145,51 @@ fn bad_files_fail_or_are_skipped() {
 }
 
 #[test]
+fn silent_files_are_named_where_silence_is_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let silence = Waveform::silence(1, 800, 8000).unwrap();
+    let path = dir.path().join("quiet.wav");
+    write_wav(&silence, &path, WavFormat::Pcm16).unwrap();
+    let read = |trim_silence| {
+        let config = WaveFolderConfig {
+            trim_silence,
+            ..config()
+        };
+        WaveFolder::open(dir.path(), config).unwrap().get(0)
+    };
+    assert_eq!(read(None).unwrap().len, 6);
+    let error = read(Some(40.0)).unwrap_err().to_string();
+    assert!(
+        error.contains("quiet.wav") && error.contains("silence"),
+        "{error}"
+    );
+}
+
+/// A data set as it was downloaded is not unpacked yet.
+#[test]
+fn archives_in_place_of_sounds_are_named() {
+    for (name, command) in [
+        ("speech.tar.gz", "tar -xzf"),
+        ("speech.TGZ", "tar -xzf"),
+        ("speech.zip", "unzip"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("README.md"), "sounds").unwrap();
+        std::fs::write(dir.path().join(name), "packed").unwrap();
+        let error = WaveFolder::open(dir.path(), config()).unwrap_err();
+        let (error, path) = (error.to_string(), dir.path().join(name));
+        let expected = format!(
+            "the archive {name}; unpack it: {command} \"{}\"",
+            path.display()
+        );
+        assert!(error.contains(&expected), "{error}");
+        // Beside a sound, an archive is nothing to complain of.
+        write(&dir.path().join("one.wav"), 4, 8000);
+        assert_eq!(WaveFolder::open(dir.path(), config()).unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn bad_values_and_empty_folders_are_named() {
     let empty = tempfile::tempdir().unwrap();
     let error = WaveFolder::open(empty.path(), config()).unwrap_err();
@@ -143,6 +211,13 @@ fn bad_values_and_empty_folders_are_named() {
         ..default()
     };
     assert!(error(bad).contains("`trim_silence` is -3"));
+    for peak in [0.0, 1.5, f32::NAN] {
+        let bad = WaveFolderConfig {
+            normalize_peak: Some(peak),
+            ..default()
+        };
+        assert!(error(bad).contains("`normalize_peak` is"));
+    }
     let bad = WaveFolderConfig {
         sample_rate: Some(0),
         ..default()

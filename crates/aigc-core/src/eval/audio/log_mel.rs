@@ -156,6 +156,30 @@ mod tests {
         }
     }
 
+    /// A row has the mean and the standard deviation of each filter over the frames.
+    #[test]
+    fn rows_are_moments_of_frames() {
+        let log_mel = log_mel();
+        let clip = crate::rng::Rng::new(1).normal::<3>([1, 1, 3000], &Device::flex()) * 0.1;
+        let frames = log_mel.frames(&clip).unwrap();
+        let features = log_mel.extract(clip).unwrap();
+        let row: Vec<f64> = features.to_data().iter::<f64>().collect();
+        let count = frames.len() as f64;
+        let (means, deviations) = row.split_at(80);
+        for (filter, found) in means.iter().zip(deviations).enumerate() {
+            let values = frames.rows().map(|frame| f64::from(frame[filter]));
+            let values: Vec<f64> = values.collect();
+            let mean = values.iter().sum::<f64>() / count;
+            let squares = values.iter().map(|value| (value - mean).powi(2));
+            let deviation = (squares.sum::<f64>() / count).sqrt();
+            assert!((found.0 - mean).abs() < 1e-4, "{filter}: {found:?} {mean}");
+            assert!(
+                (found.1 - deviation).abs() < 1e-4,
+                "{filter}: {found:?} {deviation}"
+            );
+        }
+    }
+
     #[test]
     fn silence_has_the_floor() {
         let silence = Tensor::<3>::zeros([2, 1, 1024], &Device::flex());

@@ -6,16 +6,19 @@
 //! | [`spectral_convergence`], [`log_magnitude_distance`] | the distance of spectra |
 //! | [`multi_resolution_stft`] | the same at several resolutions, as vocoders are trained |
 //! | [`log_spectral_distance`] | the distance of spectra in decibels |
+//! | [`pitch_frame_error`] | frames with another pitch |
 //! | [`snr`], [`si_sdr`], [`si_snr`] | the strength of a signal against its error in decibels |
 //!
-//! Sound is `[batch, channels, time]` in `[-1, 1]`. All is computed on the host with 64 bits, with
-//! the transforms of [`dsp`](crate::dsp).
+//! Sound is `[batch, channels, time]` in `[-1, 1]`. All is computed on the host, but for pitch with
+//! 64 bits, with the transforms of [`dsp`](crate::dsp).
 
 mod log_mel;
+mod pitch;
 mod ratio;
 mod spectral;
 
 pub use log_mel::LogMel;
+pub use pitch::pitch_frame_error;
 pub use ratio::{si_sdr, si_snr, snr};
 pub use spectral::{
     log_magnitude_distance, log_spectral_distance, multi_resolution_stft, spectral_convergence,

@@ -1,6 +1,6 @@
 //! Distances of spectra.
 
-use super::pairs;
+use super::{Clips, pairs};
 use crate::{Result, check::ensure_argument, dsp::Stft};
 use burn::tensor::Tensor;
 
@@ -83,10 +83,11 @@ pub fn multi_resolution_stft(
     resolutions: &[Stft],
 ) -> Result<Vec<f64>> {
     ensure_argument(!resolutions.is_empty(), "resolutions", 0, "at least 1")?;
-    let mut sums = vec![0.0; targets.dims()[0]];
+    let clips = pairs(estimates, targets)?;
+    let mut sums = vec![0.0; clips.0.len()];
     for stft in resolutions {
         let both = |pair: &Pair| convergence(pair) + log_magnitude(pair);
-        let each = distances(estimates, targets, stft, both)?;
+        let each = distances_of(&clips, stft, both)?;
         for (sum, distance) in sums.iter_mut().zip(each) {
             *sum += distance;
         }
@@ -110,7 +111,15 @@ fn distances(
     stft: &Stft,
     distance: impl Fn(&Pair) -> f64,
 ) -> Result<Vec<f64>> {
-    let (estimates, targets) = pairs(estimates, targets)?;
+    distances_of(&pairs(estimates, targets)?, stft, distance)
+}
+
+/// [`distances`] of clips on the host.
+fn distances_of(
+    (estimates, targets): &(Clips, Clips),
+    stft: &Stft,
+    distance: impl Fn(&Pair) -> f64,
+) -> Result<Vec<f64>> {
     let power = |channels: &Vec<Vec<f32>>| -> Result<Vec<f64>> {
         let mut all = Vec::new();
         for samples in channels {
@@ -121,7 +130,7 @@ fn distances(
     };
     let each = estimates
         .iter()
-        .zip(&targets)
+        .zip(targets)
         .map(|(estimate, target)| -> Result<f64> {
             Ok(distance(&Pair {
                 estimate: power(estimate)?,
@@ -183,6 +192,50 @@ mod tests {
             0.5 + ln_2,
         );
         near(multi_resolution_stft(&target, &target, &two).unwrap(), 0.0);
+    }
+
+    /// The formulas over frames and frequencies, for sounds that have nothing in common.
+    #[test]
+    fn distances_of_unrelated_sounds_match_their_formulas() {
+        let device = Device::flex();
+        let [estimate, target] =
+            [1, 2].map(|seed| Rng::new(seed).normal::<3>([1, 1, 800], &device) * 0.1);
+        let stft = StftConfig::new(128, 32).init().unwrap();
+        let power = |x: &Tensor<3>| {
+            let samples: Vec<f32> = x.to_data().iter::<f32>().collect();
+            stft.power(&samples).unwrap()
+        };
+        let (a, b) = (power(&estimate), power(&target));
+        let (mut error, mut energy, mut logs, mut levels) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
+        for frame in 0..b.len() {
+            let mut squares = 0.0f64;
+            for (a, b) in a.frame(frame).iter().zip(b.frame(frame)) {
+                let (a, b) = (a.max(1e-7).sqrt(), b.max(1e-7).sqrt());
+                error += (b - a).powi(2);
+                energy += b * b;
+                logs += (b.ln() - a.ln()).abs();
+                squares += (20.0 * (b / a).log10()).powi(2);
+            }
+            levels += (squares / b.width() as f64).sqrt();
+        }
+        let (frames, values) = (b.len() as f64, b.values().len() as f64);
+        for (found, expected) in [
+            (
+                spectral_convergence(&estimate, &target, &stft),
+                (error / energy).sqrt(),
+            ),
+            (
+                log_magnitude_distance(&estimate, &target, &stft),
+                logs / values,
+            ),
+            (
+                log_spectral_distance(&estimate, &target, &stft),
+                levels / frames,
+            ),
+        ] {
+            let found = found.unwrap()[0];
+            assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::{ClassifierOutput, FeatureExtractor, Features, features::weight_hash}
 use crate::{
     Error, Result,
     check::ensure_argument,
-    data::SampleBatch,
+    data::{SampleBatch, sound::SoundBatch},
     dsp::MelSpectrogram,
     nn::{Activation, Conv2d, GroupNorm, Linear, PaddingMode},
     ops::{max_pool2d, pad1d},
@@ -138,11 +138,11 @@ impl SoundClassifier {
     /// Features and logits of all sounds of batches, on the host.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no sounds, or their rate or values are not usable;
-    /// errors of the batches.
-    pub fn read<B: SampleBatch<3>>(
+    /// [`Error::InvalidArgument`] if there are no sounds, they have another sample rate than the
+    /// [settings](Self::config), or a feature is not finite; errors of the batches.
+    pub fn read(
         &self,
-        batches: impl IntoIterator<Item = Result<B>>,
+        batches: impl IntoIterator<Item = Result<SoundBatch>>,
         device: &Device,
     ) -> Result<SoundReadings> {
         let mut features = Features::empty(self.config.hidden)?;
@@ -152,6 +152,7 @@ impl SoundClassifier {
             if batch.is_empty() {
                 continue;
             }
+            self.check_rate(&batch)?;
             let output = self.classify(batch.to_tensor(device))?;
             features.extend(&output.features)?;
             logits.extend(&output.logits)?;
@@ -160,6 +161,17 @@ impl SoundClassifier {
             return Err(Error::argument("sounds", 0, "at least 1"));
         }
         Ok(SoundReadings { features, logits })
+    }
+
+    /// Fails if sounds have another sample rate than the spectra.
+    fn check_rate(&self, batch: &SoundBatch) -> Result<()> {
+        let expected = self.config.mel.sample_rate;
+        ensure_argument(
+            batch.sample_rate() == expected,
+            "sample_rate",
+            batch.sample_rate(),
+            &format!("{expected}, that of the classifier"),
+        )
     }
 }
 

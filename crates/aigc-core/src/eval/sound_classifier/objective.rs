@@ -59,12 +59,12 @@ impl SoundAugmentation {
         )
     }
 
-    /// Changed sounds.
+    /// Changed sounds on `device`.
     ///
     /// # Shapes
-    /// - waves and output: `[batch, channels, time]`
-    fn apply(&self, waves: Tensor<3>, rng: &mut Rng, device: &Device) -> Tensor<3> {
-        let dims = waves.dims();
+    /// - output: `[batch, channels, time]`
+    fn apply(&self, sounds: &SoundBatch, rng: &mut Rng, device: &Device) -> Tensor<3> {
+        let (values, dims) = (sounds.values(), sounds.dims());
         let [batch, channels, time] = dims;
         let draws: Vec<f64> = rng
             .uniform_vec(3 * batch, 0.0, 1.0)
@@ -72,7 +72,6 @@ impl SoundAugmentation {
             .map(f64::from)
             .collect();
         let noise = rng.normal_vec(batch * channels * time);
-        let values: Vec<f32> = waves.into_data().iter::<f32>().collect();
         let mut out = vec![0.0f32; values.len()];
         let span = channels * time;
         for (sound, draw) in draws.chunks_exact(3).enumerate() {
@@ -135,15 +134,8 @@ impl Objective for SoundClassifierObjective {
         batch: &SoundBatch,
         context: &mut StepContext,
     ) -> Result<LossOutput> {
-        let config = model.config();
-        if batch.sample_rate() != config.mel.sample_rate {
-            let expected = format!("{}, that of the classifier", config.mel.sample_rate);
-            return Err(Error::argument(
-                "sample_rate",
-                batch.sample_rate(),
-                expected,
-            ));
-        }
+        model.check_rate(batch)?;
+        let num_classes = model.config.num_classes;
         let Some(labels) = batch.labels() else {
             return Err(Error::argument(
                 "labels",
@@ -151,19 +143,13 @@ impl Objective for SoundClassifierObjective {
                 "a class for every sound",
             ));
         };
-        if let Some(label) = labels
-            .iter()
-            .find(|label| **label as usize >= config.num_classes)
-        {
-            let expected = format!("below {}, the number of classes", config.num_classes);
+        if let Some(label) = labels.iter().find(|label| **label as usize >= num_classes) {
+            let expected = format!("below {num_classes}, the number of classes");
             return Err(Error::argument("labels", label, expected));
         }
         let device = &context.device;
         let waves = match &self.augmentation {
-            Some(augmentation) => {
-                let waves = batch.to_tensor(&device.clone().without_autodiff());
-                augmentation.apply(waves, &mut context.rng, device)
-            }
+            Some(augmentation) => augmentation.apply(batch, &mut context.rng, device),
             None => batch.to_tensor(device),
         };
         let output = model.classify(waves)?;

@@ -129,6 +129,14 @@ fn bad_settings_and_batches_are_named() {
         sound.wave = Waveform::silence(1, 2000, 16_000).unwrap();
     });
     assert!(rate.contains("`sample_rate` is 16000"), "{rate}");
+    let other = collate_sounds(vec![Sound {
+        wave: Waveform::silence(1, 2000, 16_000).unwrap(),
+        len: 2000,
+        label: None,
+    }]);
+    let error = network.read([Ok(other)], &device).unwrap_err().to_string();
+    assert!(error.contains("`sample_rate` is 16000"), "{error}");
+    assert!(network.read([], &device).is_err());
     for bad in [
         SoundAugmentation {
             shift: 2.0,

@@ -11,8 +11,8 @@ use super::Note;
 use crate::{DataFault, Error, Result, fs};
 use std::path::Path;
 
-/// The slowest tempo that the format can express is 3.58 beats per minute; this is the fastest one
-/// that is accepted, in microseconds per beat: 6,000 beats per minute.
+/// The shortest beat that is accepted, in microseconds: 6,000 beats per minute. The longest that
+/// the format can express is one of 3.58 beats per minute.
 const MIN_MICROSECONDS: u32 = 10_000;
 
 /// Limit on the size of a file, in bytes.
@@ -53,7 +53,7 @@ pub struct TimeSignature {
 pub struct MidiFile {
     /// The notes of all instruments, sorted by start, pitch and program.
     pub notes: Vec<Note>,
-    /// The notes of the percussion channel, where a pitch is a kind of drum.
+    /// The notes of the percussion channel, where a pitch is a kind of drum and a program a kit.
     pub drums: Vec<Note>,
     /// Tempi in the order of their starts. Before the first one there are 120 beats per minute.
     pub tempi: Vec<Tempo>,
@@ -111,7 +111,8 @@ impl MidiFile {
     /// The bytes of a file: a track of tempi, one track and channel per program, one of drums.
     ///
     /// Times are rounded to ticks, and no note is shorter than a tick. As MIDI has one note per
-    /// key, a note ends where the next one of its key and program begins.
+    /// key, a note ends where the next one of its key and program begins. Drums of one pitch share
+    /// a key, whatever their programs.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if a field of a note is out of range, there are more than 15

@@ -130,6 +130,19 @@ fn written_music_is_read_again() {
     assert!(error.contains("a.mid"), "{error}");
 }
 
+/// The percussion channel has one program at a time: that of each drum is set before it begins.
+#[test]
+fn drums_keep_their_kits() {
+    let mut music = MidiFile::new(vec![Note::new(0.0, 1.0, 60)], 120.0);
+    music.drums = vec![
+        Note::new(0.0, 0.5, 36).with_program(25),
+        Note::new(0.0, 0.5, 38),
+        Note::new(0.5, 1.0, 36),
+        Note::new(1.0, 1.5, 36).with_program(25),
+    ];
+    assert_eq!(MidiFile::parse(&music.encode().unwrap()).unwrap(), music);
+}
+
 #[test]
 fn written_notes_of_a_key_do_not_overlap() {
     let notes = vec![

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 /// Channels for instruments: all but that of the drums.
 const CHANNELS: usize = 15;
 
-/// An event at a tick. At one tick, ends of notes (order 0) come before beginnings.
+/// An event at a tick. At one tick, ends of notes (order 0) come before beginnings and the changes
+/// of program that these need (order 1).
 type Timed = (u64, u8, TrackEventKind<'static>);
 
 pub(super) fn encode(music: &MidiFile) -> Result<Vec<u8>> {
@@ -42,15 +43,12 @@ pub(super) fn encode(music: &MidiFile) -> Result<Vec<u8>> {
     )?;
     let channels = (0..16u8).filter(|channel| *channel != DRUM_CHANNEL);
     for (channel, (program, notes)) in channels.zip(&by_program) {
-        let change = MidiMessage::ProgramChange {
-            program: u7::new(*program),
-        };
-        let mut events = vec![(0, 0, midi(channel, change))];
-        events.extend(note_events(channel, notes, &clock));
+        let mut events = vec![(0, 0, change_of(channel, *program))];
+        events.extend(note_events(channel, *program, notes, &clock));
         tracks.push(track(events)?);
     }
     if !music.drums.is_empty() {
-        tracks.push(track(note_events(DRUM_CHANNEL, &music.drums, &clock))?);
+        tracks.push(track(note_events(DRUM_CHANNEL, 0, &music.drums, &clock))?);
     }
     let timing = Timing::Metrical(u15::new(music.ticks_per_beat));
     let file = Smf {
@@ -117,15 +115,20 @@ fn midi(channel: u8, message: MidiMessage) -> TrackEventKind<'static> {
     }
 }
 
-/// The events of the notes of a channel.
-fn note_events(channel: u8, notes: &[Note], clock: &Clock) -> Vec<Timed> {
-    // Pitch, first and last tick, velocity.
-    let mut spans: Vec<(u8, u64, u64, u8)> = notes
+fn change_of(channel: u8, program: u8) -> TrackEventKind<'static> {
+    let program = u7::new(program);
+    midi(channel, MidiMessage::ProgramChange { program })
+}
+
+/// The events of the notes of a channel whose program is `program` until a note has another.
+fn note_events(channel: u8, mut program: u8, notes: &[Note], clock: &Clock) -> Vec<Timed> {
+    // Pitch, first and last tick, velocity, program.
+    let mut spans: Vec<(u8, u64, u64, u8, u8)> = notes
         .iter()
         .map(|note| {
             let start = clock.tick(note.start);
             let end = clock.tick(note.end).max(start + 1);
-            (note.pitch, start, end, note.velocity)
+            (note.pitch, start, end, note.velocity, note.program)
         })
         .collect();
     spans.sort_unstable();
@@ -137,14 +140,21 @@ fn note_events(channel: u8, notes: &[Note], clock: &Clock) -> Vec<Timed> {
             before.2 = before.2.min(start);
         }
     }
-    spans.retain(|(_, start, end, _)| end > start);
+    spans.retain(|(_, start, end, ..)| end > start);
     let mut events = Vec::with_capacity(2 * spans.len());
-    for (pitch, start, end, velocity) in spans {
-        let key = u7::new(pitch);
-        let vel = u7::new(velocity);
+    for (pitch, _, end, ..) in &spans {
+        let (key, vel) = (u7::new(*pitch), u7::new(64));
+        events.push((*end, 0, midi(channel, MidiMessage::NoteOff { key, vel })));
+    }
+    // A change of program comes just before the note that needs it, in the order of time.
+    spans.sort_by_key(|(_, start, ..)| *start);
+    for (pitch, start, _, velocity, of_note) in spans {
+        if of_note != program {
+            program = of_note;
+            events.push((start, 1, change_of(channel, program)));
+        }
+        let (key, vel) = (u7::new(pitch), u7::new(velocity));
         events.push((start, 1, midi(channel, MidiMessage::NoteOn { key, vel })));
-        let vel = u7::new(64);
-        events.push((end, 0, midi(channel, MidiMessage::NoteOff { key, vel })));
     }
     events
 }

@@ -31,9 +31,9 @@ pub struct SpectrogramPlot {
     pub width: u32,
     /// Height of the drawn spectrum in pixels.
     pub height: u32,
-    /// The values drawn darkest and lightest. `None`: of sound, 0 decibels is the loudest value and
-    /// −80 the darkest; of mels, the smallest and the largest value. Pictures that are compared
-    /// need the same range.
+    /// The values drawn darkest and lightest: of sound, decibels relative to a tone of amplitude 1;
+    /// of mels, log-mels. `None`: of sound, the loudest value is 0 decibels and −80 is the darkest;
+    /// of mels, the smallest and the largest value. Pictures that are compared need the same range.
     pub range: Option<(f64, f64)>,
 }
 
@@ -60,8 +60,8 @@ struct Content<'a> {
 }
 
 impl SpectrogramPlot {
-    /// Draws the magnitudes of a signal in decibels below the largest, or of a full scale of 1 if a
-    /// [range](Self::range) is set.
+    /// Draws the magnitudes of a signal in decibels relative to the largest, or to those of a tone
+    /// of amplitude 1 if a [range](Self::range) is set.
     ///
     /// # Errors
     /// [`Error::Config`] if a size or the range is invalid; [`Error::InvalidArgument`] if
@@ -80,7 +80,7 @@ impl SpectrogramPlot {
         let largest = power.values().iter().copied().fold(0.0, f64::max);
         let full = match self.range {
             None if largest > 0.0 => largest,
-            _ => 1.0,
+            _ => full_scale(stft),
         };
         let decibels = |value: &f64| 10.0 * (value / full).max(1e-30).log10();
         let values = power.values().iter().map(decibels).collect();
@@ -179,6 +179,17 @@ impl SpectrogramPlot {
     }
 }
 
+/// The power of a tone of amplitude 1 at its frequency.
+fn full_scale(stft: &StftConfig) -> f64 {
+    let window: f64 = stft.window.periodic(stft.win_length).iter().sum();
+    let divisor = if stft.normalized {
+        stft.n_fft as f64
+    } else {
+        1.0
+    };
+    (window / 2.0).powi(2) / divisor
+}
+
 /// The cells that pixel `at` of `pixels` covers, at least one.
 fn covered(at: u32, pixels: u32, cells: usize) -> std::ops::Range<usize> {
     let edge = |at: u32| (u64::from(at) * cells as u64 / u64::from(pixels)) as usize;
@@ -230,6 +241,35 @@ mod tests {
         assert!(loudest.abs_diff(95) <= 1, "{loudest}");
         assert_eq!(picture.get_pixel(column, top).0, heat(0.0).0);
         assert_eq!(picture.get_pixel(0, 0), &PAPER);
+    }
+
+    /// A tone of amplitude 0.1 is 20 of 80 decibels below the lightest colour.
+    #[test]
+    fn ranges_are_relative_to_full_scale() {
+        let tone = |t: i32| 0.1 * (f64::from(t) * std::f64::consts::FRAC_PI_4).sin();
+        let samples: Vec<f32> = (0..4000).map(|t| tone(t) as f32).collect();
+        let plot = SpectrogramPlot {
+            width: 200,
+            height: 128,
+            range: Some((-80.0, 0.0)),
+        };
+        let (column, top) = (
+            text_width("kHz") + TICK + 2 * GAP + 100,
+            TEXT_HEIGHT + 2 * GAP,
+        );
+        for normalized in [false, true] {
+            let stft = StftConfig {
+                normalized,
+                ..StftConfig::new(256, 64)
+            };
+            let picture = picture(&plot.draw_wave(&samples, 8000, &stft).unwrap());
+            let lightest = (0..128)
+                .max_by_key(|y| brightness(&picture, column, top + y))
+                .unwrap();
+            let found = picture.get_pixel(column, top + lightest).0;
+            let mut pairs = found.iter().zip(heat(0.75).0);
+            assert!(pairs.all(|(a, b)| a.abs_diff(b) <= 2), "{found:?}");
+        }
     }
 
     #[test]

@@ -1,25 +1,27 @@
 //! Configuration of LTX-Video's transformer.
 
-use crate::{json, models::transformer::feed_forward_activation};
+use crate::{
+    json,
+    models::{
+        config_methods::json_methods, transformer::feed_forward_activation,
+        transformers::check_rotary_heads,
+    },
+};
 use aigc_core::{
     Result,
     check::{self, ensure},
     nn::Activation,
-    weights::Loaded,
 };
 use serde::{Deserialize, Serialize};
-
-/// The name of the class in diffusers.
-const CLASS: &str = "LTXVideoTransformer3DModel";
 
 /// Configuration of an [`LtxVideoTransformer3dModel`](super::LtxVideoTransformer3dModel); the
 /// fields are those of diffusers' `LTXVideoTransformer3DModel`, and so is the default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LtxVideoTransformer3dConfig {
-    /// Numbers of a token.
+    /// Channels of a token of the input.
     pub in_channels: usize,
-    /// Numbers of a token of the output. `None`: as many.
+    /// Channels of a token of the output. `None`: as many as of the input.
     pub out_channels: Option<usize>,
     /// Pixels of a latent map that a token stands for along height and width.
     pub patch_size: usize,
@@ -72,30 +74,14 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 impl LtxVideoTransformer3dConfig {
-    /// A configuration from the fields of its file; the others have defaults. The report lists
-    /// unknown fields, which were ignored.
-    ///
-    /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) names a field with a value that it cannot have,
-    /// or that is not supported.
-    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let fields = json::parse_object(text)?;
-        let config: Loaded<Self> = json::network(fields, CLASS, UNSUPPORTED)?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// The configuration as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        json::to_text(self, CLASS)
-    }
+    json_methods!("LTXVideoTransformer3DModel", UNSUPPORTED);
 
     /// Width of all heads together.
     pub(super) fn width(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
 
-    /// Numbers of a token of the output.
+    /// Channels of a token of the output.
     pub(super) fn outputs(&self) -> usize {
         self.out_channels.unwrap_or(self.in_channels)
     }
@@ -115,14 +101,10 @@ impl LtxVideoTransformer3dConfig {
             ("out_channels", self.outputs(), 1 << 16),
             ("patch_size", self.patch_size, 1 << 8),
             ("patch_size_t", self.patch_size_t, 1 << 8),
-            ("num_attention_heads", self.num_attention_heads, 1 << 8),
-            ("attention_head_dim", self.attention_head_dim, 1 << 8),
             ("num_layers", self.num_layers, 1 << 10),
             ("caption_channels", self.caption_channels, 1 << 16),
         ])?;
-        let (field, value) = ("attention_head_dim", self.attention_head_dim);
-        let expected = "an even number, for pairs of channels that are turned";
-        ensure(value.is_multiple_of(2), field, value, expected)?;
+        check_rotary_heads(self.num_attention_heads, self.attention_head_dim)?;
         let (width, found) = (self.width(), self.cross_attention_dim);
         let expected = format!("{width}, the width of the projected captions");
         ensure(found == width, "cross_attention_dim", found, &expected)?;

@@ -9,18 +9,16 @@ mod tests;
 pub use config::LtxVideoTransformer3dConfig;
 
 use super::{
+    attention::{Attention, AttentionConfig, PromptTokens},
     files::network_methods,
     time::{Sinusoids, TimeEmbedding},
     transformer::FeedForward,
-    transformers::modulated_norm,
-    wan::{
-        attention::{VideoAttention, VideoAttentionConfig, Visible},
-        block::{parts, widened},
-    },
+    transformers::{RotaryTable, modulated_norm},
+    wan::block::{parts, table, widened},
 };
 use aigc_core::{
     Result,
-    nn::{Activation, Initializer, Linear, LinearConfig, diffusers::diffusers_key},
+    nn::{Activation, Linear, LinearConfig, diffusers::diffusers_key},
     ops,
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
@@ -28,7 +26,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Bool, Device, Tensor},
 };
-use rotary::{LtxRotary, positions};
+use rotary::rotary;
 use std::path::Path;
 
 /// The encoding of times.
@@ -52,23 +50,21 @@ impl LtxVideoTransformer3dConfig {
         let (width, activation) = (self.width(), self.activation()?);
         let linear = |from, to| LinearConfig::new(from, to).init(device);
         let embedding = |from, activation| TimeEmbedding::new(from, width, activation, device);
-        let attention = VideoAttentionConfig {
-            width,
-            context_width: width,
-            heads: self.num_attention_heads,
+        let attention = AttentionConfig {
             bias: self.attention_bias,
+            whole_norm: Some(ATTENTION_EPSILON),
             out_bias: self.attention_out_bias,
-            epsilon: ATTENTION_EPSILON,
+            ..AttentionConfig::new(width, self.num_attention_heads)
         };
         let block = |_| LtxBlock {
             attn1: attention.init(device),
             attn2: attention.init(device),
             ff: FeedForward::new(width, false, activation, 0.0, device),
-            scale_shift_table: table(6, width, device),
+            scale_shift_table: table([6, width], device),
         };
         Ok(LtxVideoTransformer3dModel {
             proj_in: linear(self.in_channels, width),
-            scale_shift_table: table(2, width, device),
+            scale_shift_table: table([2, width], device),
             time_embed: AdaNormSingle {
                 emb: TimestepEmbedding {
                     timestep_embedder: embedding(SINUSOIDS.width, Activation::Silu),
@@ -81,15 +77,6 @@ impl LtxVideoTransformer3dConfig {
             config: self.clone(),
         })
     }
-}
-
-/// A table that is added to the conditions.
-fn table(parts: usize, width: usize, device: &Device) -> Param<Tensor<2>> {
-    let normal = Initializer::Normal {
-        mean: 0.0,
-        std: 1.0 / (width as f64).sqrt(),
-    };
-    normal.param([parts, width], width, width, device)
 }
 
 #[derive(Module, Debug)]
@@ -107,18 +94,11 @@ struct AdaNormSingle {
 
 #[derive(Module, Debug)]
 struct LtxBlock {
-    attn1: VideoAttention,
-    attn2: VideoAttention,
+    attn1: Attention,
+    attn2: Attention,
     ff: FeedForward,
     /// `[6, width]`
     scale_shift_table: Param<Tensor<2>>,
-}
-
-/// The prompt of each sample within the network.
-struct Prompts {
-    /// `[batch, tokens, width]`
-    tokens: Tensor<3>,
-    visible: Visible,
 }
 
 impl LtxBlock {
@@ -126,18 +106,15 @@ impl LtxBlock {
         &self,
         x: Tensor<3>,
         conditions: &Tensor<3>,
-        prompts: &Prompts,
-        rotary: &LtxRotary,
+        prompts: &PromptTokens,
+        rotary: &RotaryTable,
         epsilon: f64,
     ) -> Tensor<3> {
         let table = self.scale_shift_table.val().unsqueeze::<3>();
         let [shift, scale, gate, shift_ff, scale_ff, gate_ff] = parts(table, conditions.clone());
         let normed = rms_normed(x.clone(), epsilon) * (scale + 1.0) + shift;
-        let x = x + self.attn1.forward(normed, |x| rotary.rotate(x)) * gate;
-        let attended = self
-            .attn2
-            .cross(x.clone(), prompts.tokens.clone(), &prompts.visible);
-        let x = x + attended;
+        let x = x + self.attn1.forward(normed, Some(rotary)) * gate;
+        let x = x.clone() + self.attn2.cross(x, prompts);
         let normed = rms_normed(x.clone(), epsilon) * (scale_ff + 1.0) + shift_ff;
         x + self.ff.forward(normed) * gate_ff
     }
@@ -216,9 +193,9 @@ impl LtxVideoTransformer3dModel {
         let count = sizes.iter().product::<usize>();
         assert_eq!(tokens, count, "tokens of {sizes:?}");
         let patch = [config.patch_size_t, config.patch_size, config.patch_size];
-        let places = positions(sizes, inputs.rope_interpolation_scale, patch);
         let heads = [config.num_attention_heads, config.attention_head_dim];
-        let rotary = LtxRotary::new(&places, heads, &device);
+        let scale = inputs.rope_interpolation_scale;
+        let rotary = rotary(sizes, scale, patch, heads, &device);
 
         let sinusoids = ops::cast(SINUSOIDS.of(timestep), dtype);
         let embedding = self.time_embed.emb.timestep_embedder.forward(sinusoids);
@@ -227,20 +204,9 @@ impl LtxVideoTransformer3dModel {
             .linear
             .forward(Activation::Silu.forward(embedding.clone()))
             .reshape([batch, 6, width]);
-        let [samples, others, states] = inputs.encoder_hidden_states.dims();
-        assert_eq!(samples, batch, "number of prompts");
-        if let Some(mask) = &inputs.encoder_attention_mask {
-            assert_eq!(mask.dims(), [batch, others], "mask of the prompts");
-        }
-        let prompts = ops::cast(inputs.encoder_hidden_states.clone(), dtype);
-        let prompts = prompts.reshape([batch * others, states]);
-        let prompts = Prompts {
-            tokens: self
-                .caption_projection
-                .forward(prompts)
-                .reshape([batch, others, width]),
-            visible: Visible::new(inputs.encoder_attention_mask.clone()),
-        };
+        let states = ops::cast(inputs.encoder_hidden_states.clone(), dtype);
+        let prompts = PromptTokens::new(states, inputs.encoder_attention_mask.clone());
+        let prompts = prompts.map(|tokens| self.caption_projection.forward(tokens));
 
         let x = self.proj_in.forward(hidden_states);
         let x = self.transformer_blocks.iter().fold(x, |x, block| {

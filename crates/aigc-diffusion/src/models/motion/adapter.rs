@@ -83,7 +83,7 @@ impl MotionAdapter {
         &self.config
     }
 
-    /// The motion modules as what is computed after the layers of a U-net, for samples of `frames`
+    /// A hook that applies the motion modules after the layers of a U-net, for samples of `frames`
     /// frames.
     pub(super) fn hook(&self, frames: usize) -> impl LayerHook + '_ {
         Moving {
@@ -93,6 +93,7 @@ impl MotionAdapter {
     }
 }
 
+/// Motion modules and the number of frames of the samples that they are applied to.
 struct Moving<'a> {
     adapter: &'a MotionAdapter,
     frames: usize,
@@ -100,13 +101,13 @@ struct Moving<'a> {
 
 impl LayerHook for Moving<'_> {
     fn after_layer(&self, layer: UNetLayer, x: Tensor<4>) -> Tensor<4> {
-        let module = match layer {
-            UNetLayer::Input => None,
-            UNetLayer::Down { block, layer } => Some((&self.adapter.down_blocks[block], layer)),
-            UNetLayer::Middle { layer } => self.adapter.mid_block.as_ref().map(|mid| (mid, layer)),
-            UNetLayer::Up { block, layer } => Some((&self.adapter.up_blocks[block], layer)),
-        };
-        match module {
+        let MotionAdapter {
+            down_blocks,
+            mid_block,
+            up_blocks,
+            ..
+        } = self.adapter;
+        match layer.find(down_blocks, mid_block.as_ref(), up_blocks) {
             Some((block, layer)) => block.motion_modules[layer].forward(x, self.frames),
             None => x,
         }

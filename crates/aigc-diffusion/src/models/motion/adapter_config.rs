@@ -3,9 +3,9 @@
 use super::hook::UNetLayout;
 use crate::{
     json,
-    models::{PerBlock, unet2d_condition::one_number},
+    models::{PerBlock, config_methods::json_methods, unet2d_condition::one_number},
 };
-use aigc_core::{Error, Result, check::ensure, weights::Loaded};
+use aigc_core::{Error, Result, check::ensure};
 use serde::{Deserialize, Serialize};
 
 /// Limit on transformer blocks of a motion module.
@@ -60,6 +60,8 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 impl MotionAdapterConfig {
+    json_methods!("MotionAdapter", UNSUPPORTED);
+
     /// Motion modules for a U-net of this layout, with up to eight heads.
     pub fn for_layout(layout: &UNetLayout) -> Self {
         let heads = |channels: &usize| {
@@ -75,23 +77,6 @@ impl MotionAdapterConfig {
             motion_norm_num_groups: layout.norm_num_groups,
             ..Self::default()
         }
-    }
-
-    /// A configuration from the fields of its file; the others have defaults. The report lists
-    /// unknown fields, which were ignored.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let fields = json::parse_object(text)?;
-        let config: Loaded<Self> = json::network(fields, "MotionAdapter", UNSUPPORTED)?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// The configuration as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        json::to_text(self, "MotionAdapter")
     }
 
     /// Fails for a value out of range.
@@ -114,22 +99,10 @@ impl MotionAdapterConfig {
                 MAX_POSITIONS,
             ),
         ])?;
-        for (field, values) in [
-            (
-                "motion_transformer_layers_per_block",
-                &self.motion_transformer_layers_per_block,
-            ),
-            (
-                "motion_num_attention_heads",
-                &self.motion_num_attention_heads,
-            ),
-        ] {
-            if let PerBlock::Each(all) = values {
-                let expected = format!("{levels}, as block_out_channels, or one value");
-                let found = format!("{} values", all.len());
-                ensure(all.len() == levels, field, found, &expected)?;
-            }
-        }
+        let layers = &self.motion_transformer_layers_per_block;
+        layers.check_len("motion_transformer_layers_per_block", levels)?;
+        let heads = &self.motion_num_attention_heads;
+        heads.check_len("motion_num_attention_heads", levels)?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
             json::check_ranges(&[
                 ("block_out_channels", *channels, 1 << 14),
@@ -194,19 +167,14 @@ impl MotionAdapterConfig {
         Err(Error::argument("num_frames", frames, expected))
     }
 
+    /// Heads at a size of a [valid](Self::validate) configuration.
     pub(super) fn heads(&self, level: usize) -> usize {
-        at(&self.motion_num_attention_heads, level)
+        self.motion_num_attention_heads.at(level).unwrap_or(1)
     }
 
     pub(super) fn layers(&self, level: usize) -> usize {
-        at(&self.motion_transformer_layers_per_block, level)
-    }
-}
-
-/// The value of a size; lists are as long as there are sizes.
-fn at(values: &PerBlock, level: usize) -> usize {
-    match values {
-        PerBlock::One(value) => *value,
-        PerBlock::Each(all) => all[level],
+        self.motion_transformer_layers_per_block
+            .at(level)
+            .unwrap_or(1)
     }
 }

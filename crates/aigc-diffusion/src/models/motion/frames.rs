@@ -30,7 +30,10 @@ pub(crate) fn out_of_batch(x: Tensor<4>, frames: usize) -> Tensor<5> {
         .swap_dims(1, 2)
 }
 
-/// Numbers of the samples that the frames of a batch belong to.
+/// For each frame of `batch` samples with `frames` frames, the index of its sample.
+///
+/// # Shapes
+/// - output: `[batch·frames]`
 pub(crate) fn rows(batch: usize, frames: usize, device: &Device) -> Tensor<1, Int> {
     let rows: Vec<i32> = (0..batch * frames)
         .map(|row| (row / frames) as i32)

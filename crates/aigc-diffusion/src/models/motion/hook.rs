@@ -30,6 +30,24 @@ pub enum UNetLayer {
     },
 }
 
+impl UNetLayer {
+    /// The block of this layer among those of a network, and the number of the layer in the block.
+    /// `None` for the first convolution, and at the smallest size if there is no `middle`.
+    pub(crate) fn find<'a, B>(
+        self,
+        down: &'a [B],
+        middle: Option<&'a B>,
+        up: &'a [B],
+    ) -> Option<(&'a B, usize)> {
+        match self {
+            Self::Input => None,
+            Self::Down { block, layer } => Some((&down[block], layer)),
+            Self::Middle { layer } => middle.map(|block| (block, layer)),
+            Self::Up { block, layer } => Some((&up[block], layer)),
+        }
+    }
+}
+
 /// What is computed between the layers of a U-net. Both methods return maps of the shape that they
 /// receive, `[batch, channels, height, width]`; by default the same maps.
 pub trait LayerHook {

@@ -32,6 +32,44 @@ pub(crate) fn without_field<'a>(key: ParamKey<'a>, fields: &[&str]) -> ParamKey<
     }
 }
 
+/// Defines the methods that open a network with the configuration `$config`, whose parameters have
+/// the names in files that the function `$key` gives them. [`save`] is its counterpart.
+macro_rules! joined_network_methods {
+    ($config:ident, $key:path) => {
+        aigc_core::open_methods!("diffusion_pytorch_model");
+        #[cfg(feature = "download")]
+        aigc_core::hub_methods!(pub config: $config, files: $crate::models::files::HUB_FILES);
+
+        fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+            let create = |text: &str| Self::create(text, device);
+            open_model(dir, $crate::models::any::STEMS, options, create, $key)
+        }
+
+        /// A network from the text of its `config.json` and its weights.
+        ///
+        /// # Errors
+        /// [`Error::Config`](aigc_core::Error::Config) names the field,
+        /// [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
+        pub fn from_weights(
+            config: &str,
+            files: &WeightReader,
+            dtype: WeightDtype,
+            device: &Device,
+        ) -> Result<Loaded<Self>> {
+            files.load(Self::create(config, device)?, dtype, $key)
+        }
+
+        /// A network of the text of a configuration, with initial weights.
+        fn create(text: &str, device: &Device) -> Result<Loaded<Self>> {
+            let config = $config::from_json(text)?;
+            let network = config.init(device)?;
+            Ok(config.map(|_| network))
+        }
+    };
+}
+
+pub(in crate::models) use joined_network_methods;
+
 /// Writes a network's directory, with the names that `mapping` gives to its parameters.
 ///
 /// # Errors

@@ -61,7 +61,8 @@ impl Positions {
             frames <= count,
             "{frames} frames, more than the {count} positions of the motion modules"
         );
-        x.clone() + ops::cast(table, x.dtype()).narrow(1, 0, frames)
+        let table = ops::cast(table.narrow(1, 0, frames), x.dtype());
+        x + table
     }
 }
 

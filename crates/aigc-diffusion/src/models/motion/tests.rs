@@ -164,6 +164,9 @@ fn misfits_are_errors_with_both_values() {
         "{found}"
     );
     assert!(message(&[1, 8, 8]).contains("videos"));
+    for empty in [[1, 0, 8, 8], [1, 4, 0, 8]] {
+        assert!(message(&empty).contains("each at least 1"), "{empty:?}");
+    }
     assert!(message(&[3, 4, 8, 8]).contains("in_channels"));
 
     let (unet, _) = network.into_parts();

@@ -1,11 +1,11 @@
 //! `UNetMotionModel`: AnimateDiff's network, a U-net with cross-attention and motion modules.
 
 use super::{
-    joined::{save, without_field},
+    joined::{joined_network_methods, save, without_field},
     unet_config::UNetMotionConfig,
     with_motion::WithMotion,
 };
-use crate::models::{UNet2dConditionModel, any::STEMS};
+use crate::models::UNet2dConditionModel;
 use aigc_core::{
     Result,
     nn::diffusers::diffusers_key,
@@ -36,32 +36,7 @@ fn key(key: ParamKey<'_>) -> KeyMapping {
 }
 
 impl UNetMotionModel {
-    aigc_core::open_methods!("diffusion_pytorch_model");
-
-    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
-        let create = |text: &str| Self::create(text, device);
-        open_model(dir, STEMS, options, create, key)
-    }
-
-    /// A network from the text of its `config.json` and its weights.
-    ///
-    /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) names the field,
-    /// [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
-    pub fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        files.load(Self::create(config, device)?, dtype, key)
-    }
-
-    fn create(text: &str, device: &Device) -> Result<Loaded<Self>> {
-        let config = UNetMotionConfig::from_json(text)?;
-        let network = config.init(device)?;
-        Ok(config.map(|_| network))
-    }
+    joined_network_methods!(UNetMotionConfig, key);
 
     /// The configuration of the network.
     pub fn config(&self) -> UNetMotionConfig {

@@ -116,6 +116,10 @@ impl<N: HookedUNet> Denoiser<5> for WithMotion<N> {
         self.unet.cross_attention_dim()
     }
 
+    fn takes_input_ids(&self) -> bool {
+        self.unet.takes_input_ids()
+    }
+
     fn class_embedding_dim(&self) -> Option<usize> {
         self.unet.class_embedding_dim()
     }
@@ -154,14 +158,16 @@ impl<N: HookedUNet> WithMotion<N> {
 /// The shape of a frame of a video of this shape.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if it is not the shape of a video.
+/// [`Error::InvalidArgument`] if it is not the shape of a video, or an axis is 0.
 pub(crate) fn image_shape(shape: SampleShape) -> Result<SampleShape> {
     match *shape.dims() {
-        [channels, _, height, width] => Ok(SampleShape::new(&[channels, height, width])),
+        [channels, frames, height, width] if ![frames, height, width].contains(&0) => {
+            Ok(SampleShape::new(&[channels, height, width]))
+        }
         _ => Err(Error::argument(
             "shape",
             shape,
-            "videos: channels, frames, height and width",
+            "videos: channels, frames, height and width, each at least 1",
         )),
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         unet2d_condition::one_number,
     },
 };
-use aigc_core::{Error, Result, check::ensure, weights::Loaded};
+use aigc_core::{Result, check::ensure, weights::Loaded};
 use serde::{Deserialize, Serialize};
 
 const CLASS: &str = "UNetSpatioTemporalConditionModel";
@@ -89,7 +89,7 @@ impl UNetSpatioTemporalConditionConfig {
     /// unknown fields, which were ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot have.
+    /// [`Error::Config`](aigc_core::Error::Config) names a field with a value that it cannot have.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let mut fields = json::parse_object(text)?;
         rename_blocks(&mut fields, ENDING, "2D")?;
@@ -106,7 +106,7 @@ impl UNetSpatioTemporalConditionConfig {
     /// Fails for a value out of range.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field.
+    /// [`Error::Config`](aigc_core::Error::Config) names the field.
     pub fn validate(&self) -> Result<()> {
         let levels = self.block_out_channels.len();
         let width = self.addition_time_embed_dim;
@@ -116,6 +116,7 @@ impl UNetSpatioTemporalConditionConfig {
             ("layers_per_block", self.layers_per_block, 64),
             ("cross_attention_dim", self.cross_attention_dim, 1 << 16),
             ("block_out_channels", levels, 16),
+            ("num_frames", self.num_frames, 1 << 14),
             ("addition_time_embed_dim", width, 1 << 14),
             (
                 "projection_class_embeddings_input_dim",
@@ -142,26 +143,14 @@ impl UNetSpatioTemporalConditionConfig {
             ],
             0.0,
         )?;
-        for (field, values) in [
-            (
-                "transformer_layers_per_block",
-                &self.transformer_layers_per_block,
-            ),
-            ("num_attention_heads", &self.num_attention_heads),
-        ] {
-            if let PerBlock::Each(all) = values
-                && all.len() != levels
-            {
-                let expected = format!("{levels}, as block_out_channels, or one value");
-                return Err(Error::config(
-                    field,
-                    format!("{} values", all.len()),
-                    expected,
-                ));
-            }
-        }
+        let (layers, heads) = (
+            &self.transformer_layers_per_block,
+            &self.num_attention_heads,
+        );
+        layers.check_len("transformer_layers_per_block", levels)?;
+        heads.check_len("num_attention_heads", levels)?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
-            let layers = at(&self.transformer_layers_per_block, level);
+            let layers = self.transformers(level);
             json::check_ranges(&[
                 ("block_out_channels", *channels, 1 << 14),
                 ("transformer_layers_per_block", layers, MAX_TRANSFORMERS),
@@ -179,19 +168,12 @@ impl UNetSpatioTemporalConditionConfig {
         4 * self.block_out_channels[0]
     }
 
+    /// Heads at a size of a [valid](Self::validate) configuration.
     pub(super) fn heads(&self, level: usize) -> usize {
-        at(&self.num_attention_heads, level)
+        self.num_attention_heads.at(level).unwrap_or(1)
     }
 
     pub(super) fn transformers(&self, level: usize) -> usize {
-        at(&self.transformer_layers_per_block, level)
-    }
-}
-
-/// The value of a size; lists are as long as there are sizes.
-fn at(values: &PerBlock, level: usize) -> usize {
-    match values {
-        PerBlock::One(value) => *value,
-        PerBlock::Each(all) => all[level],
+        self.transformer_layers_per_block.at(level).unwrap_or(1)
     }
 }

@@ -13,18 +13,19 @@ mod config;
 mod mixer;
 mod resnet;
 mod temporal;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 mod transformer;
 
 pub use config::UNetSpatioTemporalConditionConfig;
 
 use super::{
     CrossDownBlockType,
-    any::STEMS,
     attention::PromptTokens,
     blocks::{self, Conditions, DownBlock, MidBlock, Shared, UpBlock},
     motion::{
         LayerHook, UNetLayer, frames, image_shape,
-        joined::{save, without_field},
+        joined::{joined_network_methods, save, without_field},
     },
     time::{Sinusoids, TimeEmbedding},
     transformer::SpatialTransformer,
@@ -139,31 +140,7 @@ fn key(key: ParamKey<'_>) -> KeyMapping {
 }
 
 impl UNetSpatioTemporalConditionModel {
-    aigc_core::open_methods!("diffusion_pytorch_model");
-
-    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
-        let create = |text: &str| Self::create(text, device);
-        open_model(dir, STEMS, options, create, key)
-    }
-
-    /// A network from the text of its `config.json` and its weights.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names the field, [`Error::Weights`] the tensors that do not fit.
-    pub fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        files.load(Self::create(config, device)?, dtype, key)
-    }
-
-    fn create(text: &str, device: &Device) -> Result<Loaded<Self>> {
-        let config = UNetSpatioTemporalConditionConfig::from_json(text)?;
-        let network = config.init(device)?;
-        Ok(config.map(|_| network))
-    }
+    joined_network_methods!(UNetSpatioTemporalConditionConfig, key);
 
     /// The configuration of the network.
     pub fn config(&self) -> &UNetSpatioTemporalConditionConfig {
@@ -253,7 +230,7 @@ impl Denoiser<5> for UNetSpatioTemporalConditionModel {
             let expected = format!("{}, the channels of the latents", shape.channels());
             return Err(Error::config("in_channels", config.in_channels, expected));
         }
-        check_image(image, [channels, config.out_channels], 1, true)
+        check_image(image, [channels, config.out_channels], 1, false)
     }
 
     fn cross_attention_dim(&self) -> Option<usize> {

@@ -49,7 +49,7 @@ pub(super) struct TemporalLayers {
 }
 
 impl TemporalLayers {
-    /// Of a validated configuration.
+    /// The layers of a network with a validated configuration.
     pub(super) fn new(config: &UNetSpatioTemporalConditionConfig, device: &Device) -> Self {
         let (levels, time) = (config.block_out_channels.len(), config.time_width());
         let block = |level: usize, resnets: usize, attentions: usize, epsilon: f64| {
@@ -84,7 +84,7 @@ impl TemporalLayers {
     }
 }
 
-/// The layers at work on a batch.
+/// A hook that applies the layers to a batch.
 pub(super) struct Mixing<'a> {
     pub(super) layers: &'a TemporalLayers,
     pub(super) frames: usize,
@@ -96,12 +96,12 @@ pub(super) struct Mixing<'a> {
 impl Mixing<'_> {
     /// The block of a layer, and the number of the layer in it.
     fn block(&self, layer: UNetLayer) -> Option<(&TemporalBlock, usize)> {
-        match layer {
-            UNetLayer::Input => None,
-            UNetLayer::Down { block, layer } => Some((&self.layers.down_blocks[block], layer)),
-            UNetLayer::Middle { layer } => Some((&self.layers.mid_block, layer)),
-            UNetLayer::Up { block, layer } => Some((&self.layers.up_blocks[block], layer)),
-        }
+        let TemporalLayers {
+            down_blocks,
+            mid_block,
+            up_blocks,
+        } = self.layers;
+        layer.find(down_blocks, Some(mid_block), up_blocks)
     }
 }
 

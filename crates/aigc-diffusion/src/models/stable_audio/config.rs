@@ -1,12 +1,8 @@
 //! Configurations of Stable Audio's networks.
 
-use crate::json;
-use aigc_core::{Error, Result, check, data::SampleShape, weights::Loaded};
+use crate::{json, models::config_methods::json_methods};
+use aigc_core::{Error, Result, check, data::SampleShape};
 use serde::{Deserialize, Serialize};
-
-/// The names of the classes in diffusers.
-const DIT: &str = "StableAudioDiTModel";
-const PROJECTION: &str = "StableAudioProjectionModel";
 
 /// Configuration of a [`StableAudioDitModel`](super::StableAudioDitModel); the fields are those of
 /// diffusers' `StableAudioDiTModel`.
@@ -57,21 +53,7 @@ impl Default for StableAudioDitConfig {
 }
 
 impl StableAudioDitConfig {
-    /// A configuration from the fields of its file; the others have defaults. The report lists
-    /// unknown fields, which were ignored.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot have.
-    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let config: Loaded<Self> = json::network(json::parse_object(text)?, DIT, &[])?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// The configuration as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        json::to_text(self, DIT)
-    }
+    json_methods!("StableAudioDiTModel", &[]);
 
     /// Width of the tokens: of all heads of queries.
     pub fn width(&self) -> usize {
@@ -181,21 +163,7 @@ impl Default for StableAudioProjectionConfig {
 }
 
 impl StableAudioProjectionConfig {
-    /// A configuration from the fields of its file; the others have defaults. The report lists
-    /// unknown fields, which were ignored.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot have.
-    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let config: Loaded<Self> = json::network(json::parse_object(text)?, PROJECTION, &[])?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// The configuration as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        json::to_text(self, PROJECTION)
-    }
+    json_methods!("StableAudioProjectionModel", &[]);
 
     /// Checks the values.
     ///

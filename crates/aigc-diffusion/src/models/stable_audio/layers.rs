@@ -13,7 +13,8 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 
-/// An activation as a layer of its own, whose number the names of the layers after it have.
+/// An activation as an element of a sequence of layers. It has no weights, but files count it in
+/// the names of the layers after it.
 #[derive(Module, Debug)]
 pub(super) struct Activate {
     #[module(skip)]

@@ -16,7 +16,7 @@ mod tests;
 pub use config::{StableAudioDitConfig, StableAudioProjectionConfig};
 pub use projection::StableAudioProjectionModel;
 
-use super::{files::network_methods, unet1d::FourierFeatures};
+use super::{files::network_methods, fourier::FourierFeatures};
 use crate::denoiser::{Conditioning, Denoiser};
 use aigc_core::{
     Result,
@@ -55,7 +55,7 @@ impl StableAudioDitConfig {
         let tokens = [self.cross_attention_input_dim, self.cross_attention_dim];
         let block = |_| Block::new(width, self.num_attention_heads, context, device);
         Ok(StableAudioDitModel {
-            time_proj: FourierFeatures::new(self.time_proj_dim / 2, true, device),
+            time_proj: FourierFeatures::new(self.time_proj_dim / 2, 1.0, true, device),
             timestep_proj: two_layers([self.time_proj_dim, width], true, device),
             global_proj: two_layers([self.global_states_input_dim, width], false, device),
             cross_attention_proj: two_layers(tokens, false, device),
@@ -144,6 +144,11 @@ impl StableAudioDitModel {
 }
 
 impl Denoiser<3> for StableAudioDitModel {
+    /// The mask of the encoder hidden states is not used, as in diffusers, where the hidden states
+    /// of padding are set to zero before.
+    ///
+    /// # Panics
+    /// Without `encoder_hidden_states` or `pooled_projections`.
     fn predict(&self, x: Tensor<3>, time: Tensor<1>, condition: &Conditioning<3>) -> Tensor<3> {
         let tokens = condition.encoder_hidden_states.clone();
         let global = condition.pooled_projections.clone();

@@ -14,7 +14,7 @@ use burn::{
 };
 use std::{f64::consts::TAU, path::Path};
 
-/// Sines and cosines of a number, which are one more with the number itself.
+/// How many sines and cosines of a number there are. The number itself is one more feature.
 const FEATURES: usize = 256;
 
 /// A number, and sines and cosines of it with frequencies that are learned.

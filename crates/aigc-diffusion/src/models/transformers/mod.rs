@@ -17,7 +17,7 @@ mod sd3;
 
 pub(crate) use patches::{modulated_norm, positions, unpatched};
 pub(crate) use pixart::{CLASS as PIXART, is_old as is_pixart};
-pub(crate) use rotary::RotaryTable;
+pub(crate) use rotary::{RotaryTable, check_rotary_heads};
 
 pub use flux::{FluxInputs, FluxTransformerConfig, FluxTransformerModel};
 pub use latents::{latent_image_ids, pack_latents, text_ids, unpack_latents};

@@ -10,7 +10,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// Width of a head of attention, about: 48 channels have one head, 64 two.
+/// Least width of a head of attention: 48 channels have one head, 64 two.
 pub(super) const HEAD_WIDTH: usize = 32;
 /// Length of the kernels.
 const KERNEL: usize = 5;

@@ -37,9 +37,11 @@ pub enum UNet1dUpBlock {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UNet1dTimeEmbedding {
-    /// Sines and cosines of random frequencies, which are saved.
+    /// Sines and cosines of random frequencies, which are saved. For times of about 1, as those of
+    /// Dance Diffusion and EDM: integer times up to 1000 are many periods apart.
     Fourier,
-    /// Sines and cosines of fixed frequencies, as many as the first block has channels.
+    /// Sines and cosines of fixed frequencies, as many as the first block has channels. For times
+    /// up to 1000, as those of DDPM and of flows.
     Positional,
 }
 
@@ -54,7 +56,7 @@ pub struct UNet1dConfig {
     pub sample_rate: Option<u32>,
     /// Channels of a sound.
     pub in_channels: usize,
-    /// Channels of the output: as many.
+    /// Channels of the output: as many as of a sound.
     pub out_channels: usize,
     /// Width of the encoded time, which the first block receives as further channels.
     pub extra_in_channels: usize,
@@ -65,8 +67,9 @@ pub struct UNet1dConfig {
     pub time_embedding_dim: Option<usize>,
     /// Cosines before sines.
     pub flip_sin_to_cos: bool,
-    /// See [`Sinusoids`](https://arxiv.org/abs/1706.03762): how much lower the last frequency of a
-    /// positional encoding is.
+    /// Subtracted from the number of frequencies in the exponents of a positional encoding
+    /// (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, section 3.5): 1 makes the last
+    /// frequency exactly 1/10,000 of the first.
     pub freq_shift: f64,
     /// Blocks of the encoder, from the highest rate on.
     pub down_block_types: Vec<UNet1dDownBlock>,
@@ -108,12 +111,16 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 /// Fields of diffusers' that these blocks do not use.
 const WITHOUT_EFFECT: &[&str] = &["act_fn", "layers_per_block", "norm_num_groups"];
 
-/// Samples at the lowest rate that the filters can mirror, before it is halved in the middle.
+/// Fewest samples at the lowest rate, before the middle halves it. The filters mirror three samples
+/// there, and two at half the rate, without the first and the last one.
 const LEAST: usize = 6;
 
 impl UNet1dConfig {
     /// A small network for sounds of `channels` channels and about `sample_size` samples, which has
     /// to be a multiple of 8: two rates of 32 channels and one of 64, with attention at the lowest.
+    /// Its times are encoded by [`Fourier`](UNet1dTimeEmbedding::Fourier) features. To train with
+    /// integer times, set `time_embedding_type` to
+    /// [`Positional`](UNet1dTimeEmbedding::Positional) and `extra_in_channels` to 32.
     pub fn small(channels: usize, sample_size: usize) -> Self {
         Self {
             sample_size,
@@ -140,9 +147,14 @@ impl UNet1dConfig {
         Ok(config)
     }
 
-    /// The configuration as diffusers writes it.
+    /// The configuration as diffusers writes it. The width of a Fourier encoding is always written:
+    /// without it, diffusers assumes twice the channels of the first block.
     pub fn to_json(&self) -> String {
-        json::to_text(self, CLASS)
+        let mut config = self.clone();
+        if config.time_embedding_type == UNet1dTimeEmbedding::Fourier {
+            config.time_embedding_dim = Some(self.time_width());
+        }
+        json::to_text(&config, CLASS)
     }
 
     /// Width of the encoded time.

@@ -6,19 +6,16 @@
 //! | `config` | the configuration |
 //! | `blocks` | convolutions and attention at one rate |
 //! | `resample` | halving and doubling of the rate |
-//! | `fourier` | the encoding of the time |
 
 mod blocks;
 mod config;
-mod fourier;
 mod resample;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
 pub use config::{UNet1dConfig, UNet1dDownBlock, UNet1dTimeEmbedding, UNet1dUpBlock};
-pub(in crate::models) use fourier::FourierFeatures;
 
-use super::{files::network_methods, time::Sinusoids};
+use super::{files::network_methods, fourier::FourierFeatures, time::Sinusoids};
 use crate::denoiser::{Conditioning, Denoiser};
 use aigc_core::{
     Result,
@@ -43,7 +40,7 @@ impl UNet1dConfig {
         self.validate()?;
         let fourier = self.time_embedding_type == UNet1dTimeEmbedding::Fourier;
         let frequencies = self.time_width() / 2;
-        let time_proj = || FourierFeatures::new(frequencies, self.flip_sin_to_cos, device);
+        let time_proj = || FourierFeatures::new(frequencies, 1.0, self.flip_sin_to_cos, device);
         let all = |blocks: Vec<blocks::BlockConfig>| -> Vec<Block> {
             blocks.into_iter().map(|block| block.init(device)).collect()
         };
@@ -59,8 +56,9 @@ impl UNet1dConfig {
 
 /// A U-net over the samples of sounds.
 ///
-/// It predicts v for times on a cosine schedule ([`IpndmScheduler`](crate::IpndmScheduler)), if it
-/// is one of Dance Diffusion's; trained here, whatever the objective says.
+/// Networks of Dance Diffusion predict v for times on a cosine schedule
+/// ([`IpndmScheduler`](crate::IpndmScheduler)). A network that is trained with this crate predicts
+/// what its objective defines; [`UNet1dTimeEmbedding`] has to suit the times of the objective.
 #[derive(Module, Debug)]
 pub struct UNet1dModel {
     time_proj: Option<FourierFeatures>,

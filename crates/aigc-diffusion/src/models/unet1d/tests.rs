@@ -3,8 +3,10 @@
 use super::*;
 use aigc_core::{
     device::device,
+    params::{ParamVisitor, visit_params},
     rng::{InitWeights, Rng},
 };
+use burn::module::Param;
 
 fn values(x: Tensor<3>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
@@ -78,7 +80,33 @@ fn filters_keep_constants_and_cosines_of_low_frequency() {
     }
 }
 
-/// The gradients of the input, against finite differences; the filters have none.
+/// Filters and frequencies of the time are in files, but are not trained.
+#[test]
+fn filters_and_frequencies_are_not_trained() {
+    struct Fixed(Vec<String>);
+    impl ParamVisitor for Fixed {
+        fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+            if !param.val().is_require_grad() {
+                self.0.push(path.to_owned());
+            }
+        }
+    }
+    let device = device("flex").unwrap().autodiff();
+    let network = shallow().init(&device).unwrap().init_weights(1);
+    let mut fixed = Fixed(vec![]);
+    visit_params(&network, &mut fixed);
+    fixed.0.sort();
+    let expected = [
+        "down_blocks.1.down.kernel",
+        "mid_block.down.kernel",
+        "mid_block.up.kernel",
+        "time_proj.weight",
+        "up_blocks.0.up.kernel",
+    ];
+    assert_eq!(fixed.0, expected);
+}
+
+/// The gradients of the input, against finite differences.
 #[test]
 fn gradients_match_finite_differences() {
     let flex = device("flex").unwrap();
@@ -198,7 +226,9 @@ fn errors_name_the_field() {
     )
     .unwrap();
     assert_eq!(opened.unused_fields, ["an_option_of_tomorrow"]);
-    // Files of older versions do not name the width.
+    // Files of older versions do not name the width; those written here do.
     let older = UNet1dConfig::from_json(r#"{"extra_in_channels": 16}"#).unwrap();
     assert_eq!(older.time_width(), 16);
+    let written = UNet1dConfig::from_json(&older.to_json()).unwrap();
+    assert_eq!(written.time_embedding_dim, Some(16));
 }

@@ -12,8 +12,9 @@ pub use config::{
 
 use super::{
     blocks::{self, Conditions, DownBlock, MidBlock, UpBlock},
+    fourier::FourierFeatures,
     motion::{HookedUNet, LayerHook, NoHook, UNetLayer, UNetLayout},
-    time::{FourierProjection, Sinusoids, TimeEmbedding},
+    time::{Sinusoids, TimeEmbedding},
 };
 use crate::denoiser::{Conditioning, Denoiser, with_self_cond};
 use aigc_core::{
@@ -96,7 +97,8 @@ impl UNet2dConfig {
         };
         Ok(UNet2dModel {
             conv_in: conv(self.in_channels, first),
-            time_proj: fourier.then(|| FourierProjection::new(first, device)),
+            // Sines are first in any case: diffusers does not pass `flip_sin_to_cos` on to them.
+            time_proj: fourier.then(|| FourierFeatures::new(first, 16.0, false, device)),
             time_embedding: TimeEmbedding::new(encoded, shared.time, Activation::Silu, device),
             class_embedding: match (self.class_embed_type, self.num_class_embeds) {
                 (Some(ClassEmbedType::Timestep), _) => {
@@ -123,7 +125,8 @@ impl UNet2dConfig {
 #[derive(Module, Debug)]
 pub struct UNet2dModel {
     conv_in: Conv2d,
-    time_proj: Option<FourierProjection>,
+    /// Of the logarithm of the time.
+    time_proj: Option<FourierFeatures>,
     time_embedding: TimeEmbedding,
     class_embedding: Option<ClassEmbedding>,
     down_blocks: Vec<DownBlock<SpatialAttention>>,
@@ -160,7 +163,7 @@ impl UNet2dModel {
     fn encode(&self, time: Tensor<1>) -> Tensor<2> {
         let config = &self.config;
         match &self.time_proj {
-            Some(fourier) => fourier.forward(time),
+            Some(fourier) => fourier.forward(time.log()),
             None => Sinusoids {
                 width: config.block_out_channels[0],
                 cosines_first: config.flip_sin_to_cos,

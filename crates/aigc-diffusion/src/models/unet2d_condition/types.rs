@@ -1,5 +1,6 @@
 //! Values in the configurations of U-nets with cross-attention.
 
+use aigc_core::check::ensure;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// Blocks at one size on the way down.
@@ -43,7 +44,8 @@ pub enum PerBlock<T = usize> {
 }
 
 impl<T: Copy> PerBlock<T> {
-    pub(super) fn at(&self, level: usize) -> Option<T> {
+    /// The value of a block; `None` if there are fewer.
+    pub(in crate::models) fn at(&self, level: usize) -> Option<T> {
         match self {
             PerBlock::One(value) => Some(*value),
             PerBlock::Each(all) => all.get(level).copied(),
@@ -56,6 +58,16 @@ impl<T: Copy> PerBlock<T> {
             PerBlock::One(_) => None,
             PerBlock::Each(all) => Some(all.len()),
         }
+    }
+
+    /// Fails unless there is a value for each of `levels` blocks.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) names the field.
+    pub(in crate::models) fn check_len(&self, field: &str, levels: usize) -> aigc_core::Result<()> {
+        let len = self.len().unwrap_or(levels);
+        let expected = format!("{levels}, as block_out_channels, or one value");
+        ensure(len == levels, field, format!("{len} values"), &expected)
     }
 }
 

@@ -120,7 +120,10 @@ impl UNet3dConditionConfig {
         }
         // The last activation of diffusers' class is always this one.
         let known = ["silu", "swish"].contains(&self.act_fn.as_str());
-        ensure(known, "act_fn", &self.act_fn, "silu")
+        ensure(known, "act_fn", &self.act_fn, "silu")?;
+        self.frames().validate_encoder()?;
+        let decoder = ("up_block_types", self.up_block_types.len());
+        json::levels(&self.block_out_channels, &[decoder], 0.0)
     }
 
     /// The network of the frames.

@@ -9,15 +9,16 @@
 
 mod config;
 mod temporal;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 pub use config::UNet3dConditionConfig;
 
 use super::{
     UNet2dConditionModel,
-    any::STEMS,
     motion::{
         HookedUNet, frames, image_shape,
-        joined::{save, without_field},
+        joined::{joined_network_methods, save, without_field},
     },
 };
 use crate::denoiser::{Conditioning, Denoiser};
@@ -65,32 +66,7 @@ fn key(key: ParamKey<'_>) -> KeyMapping {
 }
 
 impl UNet3dConditionModel {
-    aigc_core::open_methods!("diffusion_pytorch_model");
-
-    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
-        let create = |text: &str| Self::create(text, device);
-        open_model(dir, STEMS, options, create, key)
-    }
-
-    /// A network from the text of its `config.json` and its weights.
-    ///
-    /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) names the field,
-    /// [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
-    pub fn from_weights(
-        config: &str,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        files.load(Self::create(config, device)?, dtype, key)
-    }
-
-    fn create(text: &str, device: &Device) -> Result<Loaded<Self>> {
-        let config = UNet3dConditionConfig::from_json(text)?;
-        let network = config.init(device)?;
-        Ok(config.map(|_| network))
-    }
+    joined_network_methods!(UNet3dConditionConfig, key);
 
     /// The configuration of the network.
     pub fn config(&self) -> &UNet3dConditionConfig {

@@ -23,8 +23,8 @@ const DROPOUT: f64 = 0.1;
 /// Heads of the first attention over time.
 const FIRST_HEADS: usize = 8;
 
-/// Norm, two layers of dropout, convolution. The first one stands for the activation, so that the
-/// places of the weights are those in files.
+/// Norm, two layers of dropout, convolution. The first dropout takes the place that files number
+/// for the activation; it does nothing.
 type Convolution = (GroupNorm, Dropout, Dropout, Conv3d);
 
 /// Four convolutions over time around a skip.
@@ -87,7 +87,7 @@ pub(super) struct TemporalLayers {
 }
 
 impl TemporalLayers {
-    /// Of a validated configuration.
+    /// The layers of a network with a validated configuration.
     pub(super) fn new(config: &UNet3dConditionConfig, device: &Device) -> Self {
         let channels = &config.block_out_channels;
         let levels = channels.len();
@@ -138,7 +138,8 @@ impl TemporalLayers {
         }
     }
 
-    /// The layers as what is computed between those of the network of frames.
+    /// A hook that applies the layers between those of the network of frames, for samples of
+    /// `frames` frames.
     pub(super) fn hook(&self, frames: usize) -> impl LayerHook + '_ {
         Between {
             layers: self,
@@ -147,6 +148,7 @@ impl TemporalLayers {
     }
 }
 
+/// The layers over time, and the number of frames of the samples that they are applied to.
 struct Between<'a> {
     layers: &'a TemporalLayers,
     frames: usize,
@@ -155,12 +157,13 @@ struct Between<'a> {
 impl Between<'_> {
     /// The block of a layer, and the number of the layer in it.
     fn block(&self, layer: UNetLayer) -> Option<(&TemporalBlock, usize)> {
-        match layer {
-            UNetLayer::Input => None,
-            UNetLayer::Down { block, layer } => Some((&self.layers.down_blocks[block], layer)),
-            UNetLayer::Middle { layer } => Some((&self.layers.mid_block, layer)),
-            UNetLayer::Up { block, layer } => Some((&self.layers.up_blocks[block], layer)),
-        }
+        let TemporalLayers {
+            down_blocks,
+            mid_block,
+            up_blocks,
+            ..
+        } = self.layers;
+        layer.find(down_blocks, Some(mid_block), up_blocks)
     }
 }
 

@@ -1,10 +1,10 @@
 //! A block of Wan's transformer, and the norms that its conditions scale and shift.
 
-use super::{
-    attention::{VideoAttention, VideoAttentionConfig, Visible},
-    config::WanTransformer3dConfig,
+use super::config::WanTransformer3dConfig;
+use crate::models::{
+    attention::{Attention, AttentionConfig, PromptTokens},
+    transformers::{RotaryTable, modulated_norm},
 };
-use crate::models::transformers::{RotaryTable, modulated_norm};
 use aigc_core::{
     nn::{
         Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear,
@@ -25,13 +25,15 @@ pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// A table that is added to the conditions, `[1, parts, width]`.
-pub(super) fn table(parts: usize, width: usize, device: &Device) -> Param<Tensor<3>> {
+/// A table that is added to the conditions, normally distributed at first. The last axis of its
+/// shape is the width of the tokens.
+pub(crate) fn table<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let width = shape[D - 1];
     let normal = Initializer::Normal {
         mean: 0.0,
         std: 1.0 / (width as f64).sqrt(),
     };
-    normal.param([1, parts, width], width, width, device)
+    normal.param(shape, width, width, device)
 }
 
 /// The sums of a table and of the conditions, `[batch, 1, width]` each.
@@ -97,8 +99,8 @@ impl FeedForward {
 /// around a skip.
 #[derive(Module, Debug)]
 pub(super) struct WanBlock {
-    attn1: VideoAttention,
-    attn2: VideoAttention,
+    attn1: Attention,
+    attn2: Attention,
     norm2: Option<LayerNorm>,
     ffn: FeedForward,
     /// `[1, 6, width]`
@@ -108,13 +110,9 @@ pub(super) struct WanBlock {
 impl WanBlock {
     pub(super) fn new(config: &WanTransformer3dConfig, device: &Device) -> Self {
         let width = config.width();
-        let attention = VideoAttentionConfig {
-            width,
-            context_width: width,
-            heads: config.num_attention_heads,
-            bias: true,
-            out_bias: true,
-            epsilon: config.eps,
+        let attention = AttentionConfig {
+            whole_norm: Some(config.eps),
+            ..AttentionConfig::new(width, config.num_attention_heads)
         };
         let norm = || {
             LayerNormConfig::new(width)
@@ -126,32 +124,31 @@ impl WanBlock {
             attn2: attention.init(device),
             norm2: config.cross_attn_norm.then(norm),
             ffn: FeedForward::new(width, config.ffn_dim, device),
-            scale_shift_table: table(6, width, device),
+            scale_shift_table: table([1, 6, width], device),
         }
     }
 
     /// # Shapes
     /// - x and output: `[batch, tokens, width]`
     /// - conditions: `[batch, 6, width]`, in 32 bits
-    /// - text: `[batch, others, width]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
         conditions: &Tensor<3>,
-        text: &Tensor<3>,
+        text: &PromptTokens,
         rotary: &RotaryTable,
         epsilon: f64,
     ) -> Tensor<3> {
         let [shift, scale, gate, shift_ff, scale_ff, gate_ff] =
             parts(self.scale_shift_table.val(), conditions.clone());
         let normed = modulated(&x, scale, shift, epsilon);
-        let attended = self.attn1.forward(normed, |x| rotary.rotate(x));
+        let attended = self.attn1.forward(normed, Some(rotary));
         let x = gated(x, attended, gate);
         let normed = match &self.norm2 {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
         };
-        let x = x + self.attn2.cross(normed, text.clone(), &Visible::All);
+        let x = x + self.attn2.cross(normed, text);
         let normed = modulated(&x, scale_ff, shift_ff, epsilon);
         gated(x, self.ffn.forward(normed), gate_ff)
     }

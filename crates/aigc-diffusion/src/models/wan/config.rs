@@ -1,16 +1,15 @@
 //! Configuration of Wan's transformer.
 
-use crate::json;
+use crate::{
+    json,
+    models::{config_methods::json_methods, transformers::check_rotary_heads},
+};
 use aigc_core::{
     Error, Result,
     check::{self, ensure, ensure_argument},
     data::SampleShape,
-    weights::Loaded,
 };
 use serde::{Deserialize, Serialize};
-
-/// The name of the class in diffusers.
-const CLASS: &str = "WanTransformer3DModel";
 
 /// Configuration of a [`WanTransformer3dModel`](super::WanTransformer3dModel); the fields are those
 /// of diffusers' `WanTransformer3DModel`, and so is the default, the network with 14 billion
@@ -73,22 +72,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 impl WanTransformer3dConfig {
-    /// A configuration from the fields of its file; the others have defaults. The report lists
-    /// unknown fields, which were ignored.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let fields = json::parse_object(text)?;
-        let config: Loaded<Self> = json::network(fields, CLASS, UNSUPPORTED)?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// The configuration as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        json::to_text(self, CLASS)
-    }
+    json_methods!("WanTransformer3DModel", UNSUPPORTED);
 
     /// Width of all heads together.
     pub(super) fn width(&self) -> usize {
@@ -117,8 +101,6 @@ impl WanTransformer3dConfig {
             ("patch_size", frames, 1 << 6),
             ("patch_size", height, 1 << 6),
             ("patch_size", width, 1 << 6),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
-            ("attention_head_dim", self.attention_head_dim, 1 << 10),
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.outputs(), 1 << 12),
             ("text_dim", self.text_dim, 1 << 16),
@@ -127,15 +109,10 @@ impl WanTransformer3dConfig {
             ("num_layers", self.num_layers, 1 << 10),
             ("rope_max_seq_len", self.rope_max_seq_len, 1 << 20),
         ])?;
-        let (field, value) = ("attention_head_dim", self.attention_head_dim);
-        let expected = "an even number, for pairs of channels that are turned";
-        ensure(value.is_multiple_of(2), field, value, expected)?;
+        check_rotary_heads(self.num_attention_heads, self.attention_head_dim)?;
         let expected = "an even number, for sines and cosines";
         let even = self.freq_dim.is_multiple_of(2);
         ensure(even, "freq_dim", self.freq_dim, expected)?;
-        let most = 1 << 16;
-        let expected = format!("at most {most} channels of all heads");
-        ensure(self.width() <= most, field, value, &expected)?;
         check::positive("eps", self.eps)
     }
 

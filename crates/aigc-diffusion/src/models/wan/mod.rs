@@ -5,10 +5,8 @@
 //! | file | content |
 //! |---|---|
 //! | `config` | the configuration |
-//! | `attention` | attention, which LTX-Video has too |
 //! | `block` | a block, and tables of modulation |
 
-pub(crate) mod attention;
 pub(crate) mod block;
 mod config;
 #[cfg(all(test, feature = "flex"))]
@@ -17,6 +15,7 @@ mod tests;
 pub use config::WanTransformer3dConfig;
 
 use super::{
+    attention::PromptTokens,
     files::network_methods,
     time::{Sinusoids, TimeEmbedding},
     transformers::RotaryTable,
@@ -58,7 +57,7 @@ impl WanTransformer3dConfig {
                 .map(|_| WanBlock::new(self, device))
                 .collect(),
             proj_out: LinearConfig::new(width, outputs).init(device),
-            scale_shift_table: table(2, width, device),
+            scale_shift_table: table([1, 2, width], device),
             config: self.clone(),
         })
     }
@@ -130,11 +129,8 @@ impl WanTransformer3dModel {
             .time_proj
             .forward(Activation::Silu.forward(embedding.clone()))
             .reshape([batch, 6, width]);
-        let [prompts, others, states] = encoder_hidden_states.dims();
-        assert_eq!(prompts, batch, "number of prompts");
-        let text = ops::cast(encoder_hidden_states, dtype).reshape([batch * others, states]);
-        let text = embedder.text_embedder.forward(text);
-        let text = text.reshape([batch, others, width]);
+        let text = PromptTokens::new(ops::cast(encoder_hidden_states, dtype), None);
+        let text = text.map(|tokens| embedder.text_embedder.forward(tokens));
 
         let x = self.blocks.iter().fold(x, |x, block| {
             block.forward(x, &conditions, &text, &rotary, config.eps)
@@ -146,17 +142,17 @@ impl WanTransformer3dModel {
         unpatched(x, patches, config.patch_size)
     }
 
-    /// Positions of the patches: frames, then rows, then columns.
-    fn rotary(&self, [frames, rows, columns]: [usize; 3], device: &Device) -> RotaryTable {
-        let mut positions = vec![];
-        for frame in 0..frames {
-            for row in 0..rows {
-                for column in 0..columns {
-                    positions.push([frame as f64, row as f64, column as f64]);
-                }
-            }
-        }
-        RotaryTable::new(&positions, self.config.rotary_widths(), device)
+    /// Rotary positions of the patches.
+    fn rotary(&self, patches: [usize; 3], device: &Device) -> RotaryTable {
+        let widths = self.config.rotary_widths();
+        let angles = std::array::from_fn(|axis| {
+            let frequencies = RotaryTable::frequencies(widths[axis]);
+            let positions = (0..patches[axis]).map(|at| at as f64);
+            positions
+                .flat_map(|at| frequencies.iter().map(move |frequency| at * frequency))
+                .collect()
+        });
+        RotaryTable::of_grid(patches, angles, 1, |axes| Tensor::cat(axes, 3), device)
     }
 }
 

@@ -3,9 +3,9 @@
 use super::{
     MultiPeriodDiscriminator, MultiPeriodDiscriminatorConfig, MultiResolutionDiscriminator,
     MultiResolutionDiscriminatorConfig, MultiScaleDiscriminator, MultiScaleDiscriminatorConfig,
-    WaveDiscriminator, WaveVerdict,
+    WaveDiscriminator,
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, adversarial::Verdict};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// Configuration to create [`WaveDiscriminators`]. The default is that of HiFi-GAN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct WaveDiscriminatorsConfig {
     /// Discriminators by period.
     pub multi_period: Option<MultiPeriodDiscriminatorConfig>,
@@ -136,7 +136,7 @@ pub struct WaveDiscriminators {
 }
 
 impl WaveDiscriminator for WaveDiscriminators {
-    fn judge(&self, wave: Tensor<3>) -> Vec<WaveVerdict> {
+    fn judge(&self, wave: Tensor<3>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         if let Some(judge) = &self.multi_period {
             verdicts.extend(judge.judge(wave.clone()));
@@ -171,6 +171,7 @@ mod tests {
     use super::*;
     use aigc_core::{
         adversarial::SampleDiscriminator,
+        data::SampleShape,
         rng::{InitWeights, Rng},
         testing::{assert_close, values},
     };
@@ -217,7 +218,8 @@ mod tests {
             .sum();
         assert_eq!(judges.logits(wave.clone(), None).dims(), [2, all]);
         let layers: usize = together.iter().map(|verdict| verdict.features.len()).sum();
-        assert_eq!(judges.features(wave, None).len(), layers);
+        assert_eq!(judges.features(wave.clone(), None).len(), layers);
+        assert_eq!(judges.verdicts(wave, None).len(), together.len());
     }
 
     /// A discriminator of period 3 does not mix samples of different remainders.
@@ -255,6 +257,9 @@ mod tests {
         let device = Device::flex();
         let judges = small().init(&device).unwrap();
         assert!(judges.check_len(0).is_err() && judges.check_len(100).is_err());
+        let check = |dims: &[usize]| judges.check_sample(SampleShape::new(dims));
+        assert!(check(&[2, 701]).is_ok());
+        assert!(check(&[2, 100]).is_err() && check(&[1, 26, 27]).is_err());
         let none = WaveDiscriminatorsConfig {
             multi_period: None,
             multi_scale: None,

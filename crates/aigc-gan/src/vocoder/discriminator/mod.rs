@@ -19,20 +19,11 @@ pub use multi_period::{MultiPeriodDiscriminator, MultiPeriodDiscriminatorConfig}
 pub use multi_resolution::{MultiResolutionDiscriminator, MultiResolutionDiscriminatorConfig};
 pub use multi_scale::{MultiScaleDiscriminator, MultiScaleDiscriminatorConfig};
 
-use aigc_core::Result;
+use aigc_core::{Result, adversarial::Verdict};
 use burn::{
     module::{Module, ModuleDisplay},
     tensor::Tensor,
 };
-
-/// What one discriminator says of a batch of waveforms.
-#[derive(Clone, Debug)]
-pub struct WaveVerdict {
-    /// Logits, `[batch, patches]`; a higher logit means that a stretch of sound looks more real.
-    pub logits: Tensor<2>,
-    /// Values of each hidden layer, `[batch, values]`.
-    pub features: Vec<Tensor<2>>,
-}
 
 /// Discriminators of waveforms, one or several. The losses of several are added.
 pub trait WaveDiscriminator: Module + ModuleDisplay {
@@ -45,7 +36,7 @@ pub trait WaveDiscriminator: Module + ModuleDisplay {
     ///
     /// # Panics
     /// If the waveforms are too short, which [`check_len`](Self::check_len) tells before.
-    fn judge(&self, wave: Tensor<3>) -> Vec<WaveVerdict>;
+    fn judge(&self, wave: Tensor<3>) -> Vec<Verdict>;
 
     /// Fails if waveforms of `time` samples are too short.
     ///
@@ -54,8 +45,8 @@ pub trait WaveDiscriminator: Module + ModuleDisplay {
     fn check_len(&self, time: usize) -> Result<()>;
 }
 
-/// Makes a [`WaveDiscriminator`] a discriminator for models of other families, such as codecs: the
-/// logits and the features of all its discriminators, one behind the other.
+/// Makes a [`WaveDiscriminator`] a discriminator for models of other families, such as codecs. Its
+/// logits and features are those of all its discriminators, one behind the other.
 macro_rules! sample_discriminator {
     ($network:ty) => {
         impl aigc_core::adversarial::SampleDiscriminator<3> for $network {
@@ -79,6 +70,21 @@ macro_rules! sample_discriminator {
                     .into_iter()
                     .flat_map(|verdict| verdict.features)
                     .collect()
+            }
+
+            fn verdicts(
+                &self,
+                x: burn::tensor::Tensor<3>,
+                _class: Option<burn::tensor::Tensor<1, burn::tensor::Int>>,
+            ) -> Vec<aigc_core::adversarial::Verdict> {
+                $crate::vocoder::WaveDiscriminator::judge(self, x)
+            }
+
+            fn check_sample(&self, shape: aigc_core::data::SampleShape) -> aigc_core::Result<()> {
+                match *shape.dims() {
+                    [_, time] => $crate::vocoder::WaveDiscriminator::check_len(self, time),
+                    _ => Err(aigc_core::Error::argument("wave", shape, "channels×time")),
+                }
             }
         }
     };

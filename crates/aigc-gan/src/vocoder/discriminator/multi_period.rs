@@ -1,12 +1,13 @@
 //! The discriminator of periodic parts.
 
 use super::{
-    WaveDiscriminator, WaveVerdict, channels_apart,
+    WaveDiscriminator, channels_apart,
     stack::{Layers, WaveStack},
 };
-use crate::vocoder::{MAX_LAYERS, check_list};
+use crate::vocoder::checks::{MAX_LAYERS, check_list};
 use aigc_core::{
     Result,
+    adversarial::Verdict,
     check::{ensure_argument, in_range},
     nn::PaddingMode,
     ops,
@@ -22,7 +23,7 @@ const MAX_PERIOD: usize = 1 << 10;
 
 /// Configuration to create a [`MultiPeriodDiscriminator`]. The default is that of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct MultiPeriodDiscriminatorConfig {
     /// Period of each discriminator in samples; primes share the fewest samples.
     pub periods: Vec<usize>,
@@ -111,7 +112,7 @@ impl MultiPeriodDiscriminator {
 }
 
 impl WaveDiscriminator for MultiPeriodDiscriminator {
-    fn judge(&self, wave: Tensor<3>) -> Vec<WaveVerdict> {
+    fn judge(&self, wave: Tensor<3>) -> Vec<Verdict> {
         let batch = wave.dims()[0];
         let wave = channels_apart(wave);
         let [sounds, _, time] = wave.dims();

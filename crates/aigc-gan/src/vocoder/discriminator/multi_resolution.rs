@@ -1,9 +1,10 @@
 //! The discriminator of spectra.
 
-use super::{WaveDiscriminator, WaveVerdict, channels_apart, per_sound};
-use crate::vocoder::{MAX_CHANNELS, MAX_LAYERS};
+use super::{WaveDiscriminator, channels_apart, per_sound};
+use crate::vocoder::checks::{MAX_CHANNELS, MAX_LAYERS, check_slope};
 use aigc_core::{
     Result,
+    adversarial::Verdict,
     check::{self, ensure, in_range},
     dsp::{Stft, StftConfig},
     nn::{Activation, Initializer, WeightNorm},
@@ -33,7 +34,7 @@ const LAST: Shape = ([3, 3], [1, 1], [1, 1]);
 /// Configuration to create a [`MultiResolutionDiscriminator`]. The default is that of the paper,
 /// for sound of 24,000 samples per second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct MultiResolutionDiscriminatorConfig {
     /// For each discriminator the length of a frame, samples from one frame to the next, and the
     /// length of the window, in samples.
@@ -65,13 +66,7 @@ impl MultiResolutionDiscriminatorConfig {
     pub fn validate(&self) -> Result<()> {
         in_range("resolutions", self.resolutions.len(), 1..=MAX_LAYERS)?;
         check::sizes(&[("channels", self.channels, MAX_CHANNELS)])?;
-        let slope = self.leaky_relu_slope;
-        ensure(
-            slope.is_finite(),
-            "leaky_relu_slope",
-            slope,
-            "a finite number",
-        )?;
+        check_slope(self.leaky_relu_slope)?;
         for [n_fft, hop, _] in &self.resolutions {
             let expected = format!("a distance of frames of at most {n_fft}, their length");
             ensure(hop <= n_fft, "resolutions", hop, &expected)?;
@@ -125,7 +120,7 @@ impl MultiResolutionDiscriminator {
 }
 
 impl WaveDiscriminator for MultiResolutionDiscriminator {
-    fn judge(&self, wave: Tensor<3>) -> Vec<WaveVerdict> {
+    fn judge(&self, wave: Tensor<3>) -> Vec<Verdict> {
         let batch = wave.dims()[0];
         let wave = channels_apart(wave);
         let [sounds, _, time] = wave.dims();
@@ -170,13 +165,13 @@ impl SpectrumStack {
         }
     }
 
-    fn judge(&self, magnitude: Tensor<4>, batch: usize) -> WaveVerdict {
+    fn judge(&self, magnitude: Tensor<4>, batch: usize) -> Verdict {
         let (mut hidden, mut features) = (magnitude, Vec::with_capacity(self.convs.len()));
         for conv in &self.convs {
             hidden = Activation::LeakyRelu(self.slope).forward(conv.forward(hidden));
             features.push(per_sound(hidden.clone(), batch));
         }
-        WaveVerdict {
+        Verdict {
             logits: per_sound(self.conv_post.forward(hidden), batch),
             features,
         }

@@ -1,12 +1,13 @@
 //! The discriminator of a waveform and its averages.
 
 use super::{
-    WaveDiscriminator, WaveVerdict, channels_apart,
+    WaveDiscriminator, channels_apart,
     stack::{Layers, WaveStack},
 };
-use crate::vocoder::MAX_LAYERS;
+use crate::vocoder::checks::MAX_LAYERS;
 use aigc_core::{
     Result,
+    adversarial::Verdict,
     check::{ensure_argument, in_range},
     nn::PaddingMode,
     ops,
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 /// Configuration to create a [`MultiScaleDiscriminator`]. The default is that of HiFi-GAN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct MultiScaleDiscriminatorConfig {
     /// Number of discriminators; each sees half of the samples of the one before.
     pub scales: usize,
@@ -106,7 +107,7 @@ impl MultiScaleDiscriminator {
 }
 
 impl WaveDiscriminator for MultiScaleDiscriminator {
-    fn judge(&self, wave: Tensor<3>) -> Vec<WaveVerdict> {
+    fn judge(&self, wave: Tensor<3>) -> Vec<Verdict> {
         let batch = wave.dims()[0];
         let mut wave = channels_apart(wave);
         let mut verdicts = Vec::with_capacity(self.discriminators.len());

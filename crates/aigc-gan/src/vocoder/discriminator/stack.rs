@@ -1,9 +1,12 @@
 //! Convolutions along time with logits behind them.
 
-use super::{WaveVerdict, per_sound};
-use crate::vocoder::{MAX_CHANNELS, MAX_KERNEL, MAX_LAYERS, check_layer, check_list, check_odd};
+use super::per_sound;
+use crate::vocoder::checks::{
+    MAX_CHANNELS, MAX_KERNEL, MAX_LAYERS, check_layer, check_list, check_odd, check_slope,
+};
 use aigc_core::{
     Result,
+    adversarial::Verdict,
     check::{ensure, in_range},
     nn::{Activation, Conv1d, Conv1dConfig},
 };
@@ -46,13 +49,7 @@ impl Layers<'_> {
             check_layer("channels", &[inputs / groups, *outputs, kernel])?;
             inputs = *outputs;
         }
-        let slope = self.slope;
-        ensure(
-            slope.is_finite(),
-            "leaky_relu_slope",
-            slope,
-            "a finite number",
-        )
+        check_slope(self.slope)
     }
 
     /// The layers, which must be [valid](Self::validate).
@@ -91,13 +88,13 @@ pub(super) struct WaveStack {
 
 impl WaveStack {
     /// The verdict on waveforms `[parts, 1, time]`, of which each of `batch` sounds has as many.
-    pub(super) fn judge(&self, wave: Tensor<3>, batch: usize) -> WaveVerdict {
+    pub(super) fn judge(&self, wave: Tensor<3>, batch: usize) -> Verdict {
         let (mut hidden, mut features) = (wave, Vec::with_capacity(self.convs.len()));
         for conv in &self.convs {
             hidden = Activation::LeakyRelu(self.slope).forward(conv.forward(hidden));
             features.push(per_sound(hidden.clone(), batch));
         }
-        WaveVerdict {
+        Verdict {
             logits: per_sound(self.conv_post.forward(hidden), batch),
             features,
         }

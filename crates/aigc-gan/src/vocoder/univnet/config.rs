@@ -1,9 +1,9 @@
 //! Configuration of UnivNet.
 
 use super::{
-    super::{
-        MAX_CHANNELS, MAX_HOP, MAX_KERNEL, MAX_LAYERS, check_layer, check_list, check_mel_config,
-        check_odd, read_config,
+    super::checks::{
+        MAX_CHANNELS, MAX_KERNEL, MAX_LAYERS, check_dilations, check_hop, check_layer, check_list,
+        check_mel_config, check_odd, check_slope, product, read_config,
     },
     UnivNet,
 };
@@ -47,7 +47,7 @@ pub struct UnivNetConfig {
     pub kernel_predictor_dropout: f64,
     /// Slope of the leaky ReLU for negative inputs.
     pub leaky_relu_slope: f64,
-    /// What the spectrograms are. A field of this library; if it is missing, they are
+    /// Configuration of the spectrograms. A field of this library; if it is missing, they are
     /// [those of the paper](Self::mel).
     pub mel_config: Option<MelConfig>,
     /// Whether weights are normalised. A field of this library; opening a model sets it to what its
@@ -101,13 +101,12 @@ impl UnivNetConfig {
 
     /// Samples of a frame.
     pub fn hop_length(&self) -> usize {
-        let strides = self.resblock_stride_sizes.iter();
-        strides.fold(1, |product, stride| product.saturating_mul(*stride))
+        product(&self.resblock_stride_sizes)
     }
 
-    /// What the spectrograms are. Without [`mel_config`](Self::mel_config) they are those of the
-    /// paper: sound of 24,000 samples per second, natural logarithms of magnitudes in windows of
-    /// four frames.
+    /// Configuration of the spectrograms. Without [`mel_config`](Self::mel_config) they are those
+    /// of the paper: sound of 24,000 samples per second, natural logarithms of magnitudes in
+    /// windows of four frames.
     pub fn mel(&self) -> MelConfig {
         let hop = self.hop_length();
         self.mel_config.unwrap_or_else(|| {
@@ -146,31 +145,30 @@ impl UnivNetConfig {
         if let Some(stride) = strides.iter().find(|stride| **stride < 2) {
             ensure(false, field, stride, "at least 2 each")?;
         }
-        let expected = format!("strides with a product of at most {MAX_HOP}");
-        let hop = self.hop_length();
-        ensure(hop <= MAX_HOP, field, hop, &expected)?;
+        check_hop(field, strides)?;
+        for stride in strides {
+            check_layer(field, &[hidden, hidden, 2 * stride])?;
+        }
         let (field, kernels) = ("resblock_kernel_sizes", &self.resblock_kernel_sizes);
         check_list(field, kernels, layers, MAX_KERNEL)?;
         check_odd(field, kernels)?;
-        let field = "kernel_predictor_conv_size";
-        check_odd(field, &[self.kernel_predictor_conv_size])?;
-        let (field, dilations) = ("resblock_dilation_sizes", &self.resblock_dilation_sizes);
-        let expected = format!("{layers}, one list for each block");
-        ensure(dilations.len() == layers, field, dilations.len(), &expected)?;
+        let (field, predictor) = (
+            "kernel_predictor_conv_size",
+            self.kernel_predictor_conv_size,
+        );
+        check_odd(field, &[predictor])?;
+        check_layer(field, &[channels, channels, predictor])?;
+        let dilations = &self.resblock_dilation_sizes;
+        check_dilations("resblock_dilation_sizes", dilations, layers)?;
         for (list, kernel) in dilations.iter().zip(kernels) {
-            check::in_range(field, list.len(), 1..=MAX_LAYERS)?;
-            check_list(field, list, list.len(), MAX_KERNEL)?;
-            let predictor = self.kernel_predictor_conv_size;
             let predicted = [list.len(), hidden, 2 * hidden, *kernel, channels, predictor];
             check_layer("model_hidden_channels", &predicted)?;
         }
-        for (field, value) in [
-            ("leaky_relu_slope", self.leaky_relu_slope),
-            ("kernel_predictor_dropout", self.kernel_predictor_dropout),
-        ] {
-            ensure(value.is_finite(), field, value, "a finite number")?;
-        }
-        check_mel_config(&self.mel(), self.num_mel_bins, hop)
+        check_slope(self.leaky_relu_slope)?;
+        let dropout = self.kernel_predictor_dropout;
+        let field = "kernel_predictor_dropout";
+        ensure(dropout.is_finite(), field, dropout, "a finite number")?;
+        check_mel_config(&self.mel(), self.num_mel_bins, self.hop_length())
     }
 
     /// Creates the network on `device`.
@@ -201,16 +199,24 @@ mod tests {
     #[test]
     fn invalid_values_are_refused_by_name() {
         type Change = fn(&mut UnivNetConfig);
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 12] = [
             ("model_in_channels", |c| c.model_in_channels = 0),
-            ("model_hidden_channels", |c| c.model_hidden_channels = 4096),
+            ("model_hidden_channels", |c| c.model_hidden_channels = 2048),
             ("kernel_predictor_hidden_channels", |c| {
                 c.kernel_predictor_hidden_channels = 32;
             }),
             ("kernel_predictor_conv_size", |c| {
                 c.kernel_predictor_conv_size = 4
             }),
+            ("kernel_predictor_conv_size", |c| {
+                (c.model_in_channels, c.kernel_predictor_hidden_channels) = (4096, 4096);
+                c.kernel_predictor_conv_size = 1023;
+            }),
             ("resblock_stride_sizes", |c| c.resblock_stride_sizes[0] = 1),
+            ("resblock_stride_sizes", |c| {
+                c.model_hidden_channels = 4096;
+                c.resblock_stride_sizes = vec![1024, 2, 2];
+            }),
             ("resblock_stride_sizes", |c| {
                 c.resblock_stride_sizes = vec![]
             }),

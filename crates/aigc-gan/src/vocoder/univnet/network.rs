@@ -1,7 +1,7 @@
 //! The generator of UnivNet.
 
 use super::{
-    super::{check_mel, files},
+    super::{checks::check_mel, files},
     UnivNetConfig, UnivNetKernelPredictor, location_variable_convolution,
 };
 use aigc_core::{
@@ -144,6 +144,11 @@ impl UnivNet {
     }
 
     aigc_core::open_methods!("model");
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(
+        pub config: UnivNetConfig,
+        files: aigc_core::hub_model::ModelFiles::TRANSFORMERS
+    );
 
     fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
         let path = dir.join("config.json");
@@ -160,7 +165,7 @@ impl UnivNet {
     }
 
     /// Writes `config.json` and `model.safetensors` to a directory, which transformers opens as
-    /// `UnivNetModel`: weights without normalisation. What the spectrograms are goes with them.
+    /// `UnivNetModel`: weights without normalisation, and the configuration of the spectrograms.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
@@ -174,7 +179,7 @@ impl UnivNet {
         &self.config
     }
 
-    /// Says what the spectrograms are, for files that do not.
+    /// Sets the configuration of the spectrograms, for files without one.
     ///
     /// # Errors
     /// [`Error::Config`] if the network does not have this number of bands or samples per frame.
@@ -241,6 +246,19 @@ impl UnivNet {
         let [batch, _, time] = y.dims();
         Ok(Activation::Tanh.forward(y).reshape([batch, time]))
     }
+
+    /// [`forward`](Self::forward) with the next noise of `rng`.
+    pub(in crate::vocoder) fn vocode_with_noise(
+        &self,
+        log_mel: Tensor<3>,
+        rng: &mut Rng,
+    ) -> Result<Tensor<2>> {
+        check_mel(&log_mel, self.config.num_mel_bins, LEAST_FRAMES)?;
+        let [batch, _, frames] = log_mel.dims();
+        let shape = [batch, self.config.model_in_channels, frames];
+        let noise = rng.normal(shape, &log_mel.device());
+        self.forward(log_mel, noise)
+    }
 }
 
 impl Vocoder for UnivNet {
@@ -249,11 +267,9 @@ impl Vocoder for UnivNet {
     }
 
     /// The noise is always the same for a shape, so that a spectrogram always has the same sound.
-    /// [`forward`](UnivNet::forward) takes other noise.
+    /// [`forward`](UnivNet::forward) takes other noise; in training, the noise is
+    /// [drawn](crate::vocoder::VocoderGenerator::generate).
     fn vocode(&self, log_mel: Tensor<3>) -> Result<Tensor<2>> {
-        let [batch, _, frames] = log_mel.dims();
-        let shape = [batch, self.config.model_in_channels, frames];
-        let noise = Rng::new(0).normal(shape, &log_mel.device());
-        self.forward(log_mel, noise)
+        self.vocode_with_noise(log_mel, &mut Rng::new(0))
     }
 }

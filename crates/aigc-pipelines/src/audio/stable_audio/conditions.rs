@@ -9,8 +9,8 @@ use burn::tensor::Tensor;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StableAudioConditions {
-    /// Tokens that cross-attention attends to, `[1 or 2, tokens, width]`: with guidance, those of
-    /// the unconditional prediction first.
+    /// Keys and values of cross-attention, `[1 or 2, tokens, width]`. With guidance, the first row
+    /// is that of the unconditional prediction.
     pub encoder_hidden_states: Tensor<3>,
     /// The global condition, `[1 or 2, 2·width]`.
     pub global_hidden_states: Tensor<2>,
@@ -81,7 +81,7 @@ impl StableAudioPipeline {
         let [first, last] = seconds.clone().map(|vector| vector.repeat_dim(0, rows));
         let tokens = Tensor::cat(vec![text, first, last], 1);
         let tokens = match (job.is_guided(), negative) {
-            // Nothing at all, not even the seconds.
+            // The unconditional prediction has no seconds either.
             (true, None) => Tensor::cat(vec![tokens.zeros_like(), tokens], 0),
             _ => tokens,
         };

@@ -6,11 +6,12 @@ use super::{
 use crate::{
     audio::{
         denoise::{Watch, denoise, normal},
-        request::{AudioRequest, AudioStage, GeneratedAudio, GenerationSettings, random_seed},
+        request::{AudioRequest, AudioStage, GeneratedAudio, GenerationSettings},
     },
+    seed::random_seed,
     text_to_image::{NoiseStream, noise_of_images},
 };
-use aigc_core::{Error, Result, audio::Waveform, rng::Rng};
+use aigc_core::{Error, Result, audio::Waveform, check::ensure_argument, rng::Rng};
 use aigc_diffusion::{Conditioning, Denoiser};
 use burn::tensor::Tensor;
 
@@ -51,11 +52,12 @@ impl StableAudioPipeline {
         if !all.report(AudioStage::Encoding, [1, 1]) {
             return GeneratedAudio::new(vec![], seed, total);
         }
+        let audio = self.audio_latents(&job, seed)?;
         let mut sounds = vec![];
         for batch in batches {
             let mut noise = noise_of_images(source, seed, batch.clone());
             let count = batch.len();
-            let start = self.start(&job, count, seed, noise.as_mut())?;
+            let start = self.start(&job, count, audio.as_ref(), noise.as_mut());
             let watch = watch(batch);
             let latents = self.denoise_from(&job, &conditions, start, noise.as_mut(), &watch)?;
             let Some(latents) = latents else {
@@ -87,7 +89,7 @@ impl StableAudioPipeline {
     /// - output: `[count, channels, frames]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for conditions that do not fit the network;
+    /// [`Error::InvalidArgument`] for a count of 0, or conditions that do not fit the network;
     /// [`Error::NotFiniteSamples`] names the step.
     pub fn denoise(
         &self,
@@ -96,44 +98,52 @@ impl StableAudioPipeline {
         count: usize,
         noise: &mut dyn NoiseStream,
     ) -> Result<Tensor<3>> {
+        ensure_argument(count > 0, "count", count, "at least 1")?;
         let settings = GenerationSettings::default();
         let watch = Watch {
             settings: &settings,
             sounds: 0..count,
             total: count,
         };
-        let seed = job.request.seed.unwrap_or_default();
-        let start = self.start(job, count, seed, noise)?;
+        let audio = self.audio_latents(job, job.request.seed.unwrap_or_default())?;
+        let start = self.start(job, count, audio.as_ref(), noise);
         let latents = self.denoise_from(job, conditions, start, noise, &watch)?;
         Ok(latents.expect("nothing stops it"))
     }
 
-    /// The latents to start from: noise, added to those of a sound if there is one.
+    /// The latents of the sound to start from, `[1, channels, frames]`, if the request has one.
+    fn audio_latents(&self, job: &StableAudioJob, seed: u64) -> Result<Option<Tensor<3>>> {
+        let Some(audio) = &job.request.audio else {
+            return Ok(None);
+        };
+        let posterior = self.parts.autoencoder.encode(self.fitted(audio)?);
+        let latents = posterior.sample(&mut Rng::stream(seed, "audio", 0));
+        let channels = self.parts.transformer.config().in_channels;
+        let (found, expected) = (latents.dims(), [1, channels, self.frames()]);
+        ensure_argument(
+            found == expected,
+            "audio",
+            format!("latents of {found:?}"),
+            &format!("latents of shape {expected:?}"),
+        )?;
+        Ok(Some(latents))
+    }
+
+    /// The latents to start from: noise, added to the latents of a sound if there is one.
     fn start(
         &self,
         job: &StableAudioJob,
         count: usize,
-        seed: u64,
+        audio: Option<&Tensor<3>>,
         noise: &mut dyn NoiseStream,
-    ) -> Result<Tensor<3>> {
+    ) -> Tensor<3> {
         let channels = self.parts.transformer.config().in_channels;
         let shape = [count, channels, self.frames()];
         let drawn = normal(noise, shape, &self.device) * job.plan.init_noise_sigma;
-        let Some(audio) = &job.request.audio else {
-            return Ok(drawn);
-        };
-        let posterior = self.parts.autoencoder.encode(self.fitted(audio)?);
-        let latents = posterior.sample(&mut Rng::stream(seed, "audio", 0));
-        let (found, frames) = (latents.dims(), self.frames());
-        if found != [1, channels, frames] {
-            let expected = format!("latents of shape {:?}", [1, channels, frames]);
-            return Err(Error::argument(
-                "audio",
-                format!("latents of {found:?}"),
-                expected,
-            ));
+        match audio {
+            Some(audio) => audio.clone().expand(shape) + drawn,
+            None => drawn,
         }
-        Ok(latents.expand(shape) + drawn)
     }
 
     fn denoise_from(

@@ -1,9 +1,9 @@
 //! A request with all values, checked.
 
 use super::pipeline::StableAudioPipeline;
-use crate::audio::request::AudioRequest;
+use crate::{audio::request::AudioRequest, sampling::plan};
 use aigc_core::{Result, audio::Waveform, check::ensure_argument};
-use aigc_diffusion::{AnyScheduler, SamplingPlan, Scheduler};
+use aigc_diffusion::{AnyScheduler, SamplingPlan};
 use burn::tensor::Tensor;
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub struct StableAudioJob {
 }
 
 impl StableAudioJob {
-    /// Whether the prediction is compared with that for the negative prompt, or for none.
+    /// Whether classifier-free guidance is used.
     pub fn is_guided(&self) -> bool {
         self.request.guidance_scale > 1.0
     }
@@ -52,7 +52,7 @@ impl StableAudioPipeline {
         Ok(StableAudioJob {
             request: request.clone(),
             seconds: [start, end],
-            plan: scheduler.plan(request.num_inference_steps)?,
+            plan: plan(&scheduler, request.num_inference_steps)?,
         })
     }
 

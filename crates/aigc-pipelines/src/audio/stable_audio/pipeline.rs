@@ -1,6 +1,9 @@
 //! The parts of the pipeline, and how a directory is opened.
 
-use crate::audio::index::Index;
+use crate::{
+    methods::pipeline_methods,
+    model_index::{ModelIndex, merge},
+};
 use aigc_core::{
     Error, Result, check,
     encoder::{Autoencoder, TextEncoder},
@@ -43,7 +46,7 @@ pub struct StableAudioParts {
     pub autoencoder: Box<dyn Autoencoder<3, 3>>,
     /// Samples per second of the autoencoder.
     pub sample_rate: u32,
-    /// Samples that a frame of latents stands for.
+    /// Number of samples for each frame of latents.
     pub hop_length: usize,
     /// The scheduler.
     pub scheduler: AnyScheduler,
@@ -109,45 +112,29 @@ impl StableAudioPipeline {
         })
     }
 
-    /// Opens a pipeline's directory, as diffusers writes it: `model_index.json` and a directory for
-    /// each part. What is returned says what was not used.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a missing file; [`Error::Data`] names file and field, [`Error::Weights`]
-    /// the tensors that do not fit.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::from_pretrained_with(dir, &OpenOptions::default(), device)
-    }
+    pipeline_methods!(classes: &[CLASS], parts: PARTS, is_opened: |_, _| true);
 
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights, or with weights in
-    /// half precision.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained).
-    pub fn from_pretrained_with(
-        dir: impl AsRef<Path>,
-        options: &OpenOptions,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let mut index = Index::open(dir.as_ref(), CLASS, PARTS)?;
-        let mut report = std::mem::take(&mut index.report);
-        let scheduler = report.merge(index.scheduler()?);
-        let dir = index.part("tokenizer", &["T5Tokenizer", "T5TokenizerFast"])?;
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+        let index = ModelIndex::open(dir, &[CLASS])?;
+        let mut report = index.unused(PARTS);
+        let scheduler = merge(&mut report, "scheduler", index.scheduler()?);
+        let (dir, _) = index.needed("tokenizer", &["T5Tokenizer", "T5TokenizerFast"])?;
         let tokenizer = T5Tokenizer::from_pretrained(dir)?;
-        let dir = index.part("text_encoder", &["T5EncoderModel"])?;
+        let (dir, _) = index.needed("text_encoder", &["T5EncoderModel"])?;
         let encoder = T5EncoderModel::from_pretrained_with(dir, options, device)?;
-        let encoder = T5TextEncoder::new(tokenizer, report.merge(encoder))?;
-        let dir = index.part("projection_model", &["StableAudioProjectionModel"])?;
+        let encoder = merge(&mut report, "text_encoder", encoder);
+        let encoder = T5TextEncoder::new(tokenizer, encoder)?;
+        let (dir, _) = index.needed("projection_model", &["StableAudioProjectionModel"])?;
         let projection = StableAudioProjectionModel::from_pretrained_with(dir, options, device)?;
-        let dir = index.part("transformer", &["StableAudioDiTModel"])?;
+        let (dir, _) = index.needed("transformer", &["StableAudioDiTModel"])?;
         let transformer = StableAudioDitModel::from_pretrained_with(dir, options, device)?;
-        let dir = index.part("vae", &["AutoencoderOobleck"])?;
+        let (dir, _) = index.needed("vae", &["AutoencoderOobleck"])?;
         let vae = AutoencoderOobleck::from_pretrained_with(dir, options, device)?;
-        let vae = report.merge(vae).fold_weight_norm();
+        let vae = merge(&mut report, "vae", vae).fold_weight_norm();
         let parts = StableAudioParts {
             text_encoder: Box::new(encoder),
-            projection_model: report.merge(projection),
-            transformer: report.merge(transformer),
+            projection_model: merge(&mut report, "projection_model", projection),
+            transformer: merge(&mut report, "transformer", transformer),
             sample_rate: vae.config().sampling_rate,
             hop_length: vae.config().hop_length(),
             autoencoder: Box::new(vae),

@@ -30,17 +30,21 @@ fn sounds_have_the_length_and_the_seed_that_were_asked() {
     assert_eq!(second.sounds[0].channels(), two.sounds[1].channels());
 }
 
-/// A sound does not depend on those that are made with it.
+/// A sound does not depend on those that are made with it, with and without a sound to start from.
 #[test]
 fn batches_do_not_change_sounds() {
     let pipeline = pipeline();
-    let request = request().with_n(3).with_noise_source(NoiseSource::Native);
-    let together = GenerationSettings::default().with_batch_size(2);
-    let together = pipeline.generate_with(&request, &together).unwrap();
-    let alone = pipeline.generate(&request).unwrap();
-    for (a, b) in together.sounds.iter().zip(&alone.sounds) {
-        let apart = a.channel(0).iter().zip(b.channel(0));
-        assert!(apart.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-3);
+    let native = request().with_n(3).with_noise_source(NoiseSource::Native);
+    let start = Waveform::mono(vec![1.0; FRAMES * HOP], RATE).unwrap();
+    for request in [native.clone(), native.with_audio(start)] {
+        let together = GenerationSettings::default().with_batch_size(2);
+        let together = pipeline.generate_with(&request, &together).unwrap();
+        let alone = pipeline.generate(&request).unwrap();
+        assert_eq!((together.sounds.len(), alone.sounds.len()), (3, 3));
+        for (a, b) in together.sounds.iter().zip(&alone.sounds) {
+            let apart = a.channel(0).iter().zip(b.channel(0));
+            assert!(apart.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-3);
+        }
     }
 }
 
@@ -163,12 +167,20 @@ fn dance_diffusion_makes_whole_rates_and_cuts_them() {
     for (seconds, expected) in [
         (0.1, "`seconds` is 0.1, expected at least 0.75"),
         (f64::NAN, "`seconds` is NaN"),
-        (1e12, "`seconds` is 1000000000000"),
+        (1e12, "and at most 8388608 seconds"),
     ] {
         let error = pipeline.generate(&request.clone().with_seconds(seconds));
         let message = error.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     }
+    // Two sounds of 2²⁷ samples fit into a batch, three do not.
+    let three = request.clone().with_seconds((1u64 << 22) as f64).with_n(3);
+    let three = three.with_noise_source(NoiseSource::TorchBatch);
+    let message = pipeline.generate(&three).unwrap_err().to_string();
+    assert!(message.contains("at most 2 sounds"), "{message}");
+    let message = pipeline.generate(&request.with_n(usize::MAX));
+    let message = message.unwrap_err().to_string();
+    assert!(message.contains("expected 1 to 65536"), "{message}");
     let device = device("flex").unwrap();
     let unet = UNet1dConfig::small(1, 64).init(&device).unwrap();
     let error = DanceDiffusionPipeline::new(unet, IpndmScheduler::default(), &device);
@@ -185,7 +197,11 @@ fn errors_name_what_is_wrong() {
             request().with_num_inference_steps(0),
             "`num_inference_steps` is 0",
         ),
-        (request().with_num_inference_steps(2000), "`steps` is 2000"),
+        (
+            request().with_num_inference_steps(2000),
+            "`num_inference_steps` is 2000",
+        ),
+        (request().with_n(usize::MAX), "expected 1 to 65536"),
         (
             request().with_guidance_scale(f64::NAN),
             "`guidance_scale` is NaN",
@@ -247,7 +263,7 @@ fn indices_of_other_pipelines_are_refused() {
     assert!(stable.contains("expected StableAudioPipeline"), "{stable}");
     assert!(dance.contains("expected DanceDiffusionPipeline"), "{dance}");
     let [_, dance] = open(r#"{"_class_name": "DanceDiffusionPipeline"}"#);
-    assert!(dance.contains("has no `scheduler`"), "{dance}");
+    assert!(dance.contains("`scheduler` is missing"), "{dance}");
     let [stable, _] = open("[]");
     assert!(stable.contains("model_index.json"), "{stable}");
 }

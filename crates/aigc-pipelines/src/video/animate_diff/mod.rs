@@ -4,14 +4,17 @@
 //! | file | content |
 //! |---|---|
 //! | `open` | opening directories |
+//! | `download` | files of the hub |
 //! | `request` | values of a request, checked |
 //! | `pipeline` | prompts, denoising, decoding |
 //! | `windows` | more frames than positions |
 
+#[cfg(feature = "download")]
+mod download;
 mod open;
 mod pipeline;
 mod request;
 mod windows;
 
 pub use open::AnimateDiffOpenOptions;
-pub use pipeline::{AnimateDiffPipeline, VideoPrompts};
+pub use pipeline::AnimateDiffPipeline;

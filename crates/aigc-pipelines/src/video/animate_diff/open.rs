@@ -1,7 +1,7 @@
 //! Opening directories.
 
 use super::pipeline::AnimateDiffPipeline;
-use crate::video::directory::{Index, merge};
+use crate::model_index::{ModelIndex, merge};
 use aigc_core::{
     Result,
     weights::{Loaded, OpenOptions},
@@ -15,9 +15,20 @@ use aigc_vae::AutoencoderKl;
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
 
-/// Classes of diffusers' pipelines that are opened; the second one with a motion adapter from
-/// elsewhere.
-const CLASSES: [&str; 2] = ["AnimateDiffPipeline", "StableDiffusionPipeline"];
+/// Classes of diffusers' pipelines that are opened; the second one with a motion adapter of another
+/// directory.
+const CLASSES: &[&str] = &["AnimateDiffPipeline", "StableDiffusionPipeline"];
+/// The class of a network whose files have the motion modules.
+pub(super) const WHOLE: &str = "UNetMotionModel";
+/// Names of the parts that are opened.
+pub(super) const PARTS: [&str; 6] = [
+    "motion_adapter",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+    "unet",
+    "vae",
+];
 
 /// How an AnimateDiff pipeline is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +57,8 @@ impl AnimateDiffOpenOptions {
 
 impl AnimateDiffPipeline {
     /// Opens a pipeline's directory, as diffusers writes it: `model_index.json` and a directory for
-    /// each part. The network is one of images and motion modules beside it, or both in one. What
-    /// is returned says what was not used.
+    /// each part. The motion modules are a part of their own (`motion_adapter`), or they are in the
+    /// files of `unet`. The result reports what was not used.
     ///
     /// # Errors
     /// [`Error::Io`](aigc_core::Error::Io) for a missing file;
@@ -58,7 +69,7 @@ impl AnimateDiffPipeline {
     }
 
     /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights, or with motion
-    /// modules from elsewhere.
+    /// modules of another directory.
     ///
     /// # Errors
     /// As [`from_pretrained`](Self::from_pretrained).
@@ -68,12 +79,8 @@ impl AnimateDiffPipeline {
         device: &Device,
     ) -> Result<Loaded<Self>> {
         let dir = dir.as_ref();
-        let known = match options.motion_adapter {
-            Some(_) => &CLASSES[..],
-            None => &CLASSES[..1],
-        };
-        let index = Index::open(dir, known)?;
-        let mut report = Loaded::new(());
+        let index = ModelIndex::open(dir, classes(options))?;
+        let mut report = index.unused(&PARTS);
         let network = network(&index, options, device, &mut report)?;
 
         let (path, _) = index.needed("text_encoder", &["CLIPTextModel"])?;
@@ -87,10 +94,6 @@ impl AnimateDiffPipeline {
         let vae = merge(&mut report, "vae", vae);
         let scheduler = merge(&mut report, "scheduler", index.scheduler()?);
 
-        if let Some((_, class)) = index.part("image_encoder") {
-            let note = format!("image_encoder ({class}) was not opened");
-            report.notes.push(note);
-        }
         let name = dir.file_name().unwrap_or(dir.as_os_str());
         let name = name.to_string_lossy().into_owned();
         let pipeline = Self::new(name, encoder, network, vae, scheduler, device)?;
@@ -98,15 +101,23 @@ impl AnimateDiffPipeline {
     }
 }
 
+/// Classes of pipelines that are opened with these options.
+pub(super) fn classes(options: &AnimateDiffOpenOptions) -> &'static [&'static str] {
+    match options.motion_adapter {
+        Some(_) => CLASSES,
+        None => &CLASSES[..1],
+    }
+}
+
 fn network(
-    index: &Index,
+    index: &ModelIndex,
     options: &AnimateDiffOpenOptions,
     device: &Device,
     report: &mut Loaded<()>,
 ) -> Result<UNetMotionModel> {
-    let (path, class) = index.needed("unet", &["UNetMotionModel", "UNet2DConditionModel"])?;
+    let (path, class) = index.needed("unet", &[WHOLE, "UNet2DConditionModel"])?;
     let unet = match class {
-        "UNetMotionModel" => {
+        WHOLE => {
             let whole = UNetMotionModel::from_pretrained_with(path, &options.model, device)?;
             let whole = merge(report, "unet", whole);
             if options.motion_adapter.is_none() {

@@ -1,9 +1,12 @@
 //! Prompts, denoising and decoding.
 
-use super::{request::Job, windows::averaged};
-use crate::video::{
-    GeneratedVideo, VideoOptions, VideoRequest, VideoStage,
-    watch::{check_finite, stop_if},
+use super::{
+    request::{DEFAULTS, Job},
+    windows::averaged,
+};
+use crate::{
+    sampling::check_finite,
+    video::{GeneratedVideo, VideoOptions, VideoPrompts, VideoRequest, VideoStage},
 };
 use aigc_core::{
     Error, Result,
@@ -34,16 +37,6 @@ pub struct AnimateDiffPipeline {
     vae: AutoencoderKl,
     scheduler: AnyScheduler,
     device: Device,
-}
-
-/// Encoded prompts of a video.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct VideoPrompts {
-    /// Of the prompt, `[1, tokens, width]`.
-    pub prompt: Tensor<3>,
-    /// Of what the video should not show, or of an empty text, `[1, tokens, width]`.
-    pub negative: Tensor<3>,
 }
 
 impl AnimateDiffPipeline {
@@ -80,6 +73,13 @@ impl AnimateDiffPipeline {
         ensure(
             channels == latents,
             "unet: in_channels",
+            channels,
+            &expected,
+        )?;
+        let channels = network.unet().config().out_channels;
+        ensure(
+            channels == latents,
+            "unet: out_channels",
             channels,
             &expected,
         )?;
@@ -151,57 +151,33 @@ impl AnimateDiffPipeline {
         let frames = self.decode_with(latents, options)?;
         Ok(GeneratedVideo {
             frames,
-            warnings: self.warnings(request),
+            warnings: prompts.warnings,
             request: job.request,
             model: self.name.clone(),
             scheduler: self.scheduler.to_json(),
         })
     }
 
-    /// Encodes the prompts of a request.
+    /// Encodes the prompts of a request; the negative one only with classifier-free guidance.
     ///
     /// # Errors
     /// Of texts that cannot be encoded.
     pub fn encode_prompts(&self, request: &VideoRequest) -> Result<VideoPrompts> {
-        let negative = request.negative_prompt.as_deref().unwrap_or("");
-        let encode = |text: &str| {
-            let encoded = self.encoder.encode(&[text], &self.device)?;
-            Ok::<_, Error>(encoded.hidden_states)
-        };
-        Ok(VideoPrompts {
-            prompt: encode(&request.prompt)?,
-            negative: encode(negative)?,
+        VideoPrompts::encoded(request, &DEFAULTS, |text| {
+            let tokens = self.encoder.tokenizer().encode_padded(&[text])?;
+            let states = self.encoder.encode(&[text], &self.device)?.hidden_states;
+            Ok((states, tokens.cut.into_iter().flatten().next()))
         })
     }
 
-    /// What of the prompts was cut off.
-    fn warnings(&self, request: &VideoRequest) -> Vec<String> {
-        let texts = [
-            ("prompt", Some(&request.prompt)),
-            ("negative_prompt", request.negative_prompt.as_ref()),
-        ];
-        let cut = |(field, text): (&str, Option<&String>)| {
-            let tokens = self
-                .encoder
-                .tokenizer()
-                .encode_padded(&[text?.as_str()])
-                .ok()?;
-            let cut = tokens.cut.into_iter().flatten().next()?;
-            Some(format!(
-                "the end of `{field}` was cut, it is too long: {cut:?}"
-            ))
-        };
-        texts.into_iter().filter_map(cut).collect()
-    }
-
-    /// Latents without noise, from latents that are standard normal noise.
+    /// Denoises latents that are standard normal noise.
     ///
     /// # Shapes
     /// - latents and output: `[1, channels, frames, height, width]`
     ///
     /// # Errors
     /// As [`generate`](Self::generate); [`Error::InvalidArgument`] for latents of another shape
-    /// than the request says; [`Error::Cancelled`].
+    /// than the request says, or prompts of a request without guidance; [`Error::Cancelled`].
     pub fn denoise(
         &self,
         request: &VideoRequest,
@@ -235,26 +211,35 @@ impl AnimateDiffPipeline {
         options: &mut VideoOptions<'_>,
     ) -> Result<Tensor<5>> {
         let mut latents = latents * job.sampling.plan.init_noise_sigma;
-        let states = match job.sampling.guidance {
-            Some(_) => Tensor::cat(vec![prompts.negative.clone(), prompts.prompt.clone()], 0),
+        let states = match prompts.guided(job.sampling.guidance)? {
+            Some((_, negative)) => Tensor::cat(vec![negative.clone(), prompts.prompt.clone()], 0),
             None => prompts.prompt.clone(),
         };
         let mut runner = PlanRunner::new(&job.sampling.plan);
         let steps = job.sampling.plan.len();
         while let Some(call) = runner.call() {
-            stop_if(&options.cancel)?;
             let input = runner.input(&latents);
-            let output = self.predict(job, input, call.time, &states);
+            let output = self.predict(job, input, call.time, &states, options)?;
             let next = runner.step(latents, output, || self.noise(rng, job.latent_shape));
             latents = next.prev_sample;
-            check_finite(&latents, runner.calls_made(), steps)?;
+            check_finite(&latents, "the latents", runner.calls_made(), steps)?;
             options.report(VideoStage::Denoising, runner.calls_made(), steps);
         }
         Ok(latents)
     }
 
-    /// The guided prediction for latents.
-    fn predict(&self, job: &Job, x: Tensor<5>, time: f64, states: &Tensor<3>) -> Tensor<5> {
+    /// The prediction for latents, with classifier-free guidance.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] before a window of frames.
+    fn predict(
+        &self,
+        job: &Job,
+        x: Tensor<5>,
+        time: f64,
+        states: &Tensor<3>,
+        options: &VideoOptions<'_>,
+    ) -> Result<Tensor<5>> {
         let rows = states.dims()[0];
         let condition = Conditioning {
             encoder_hidden_states: Some(states.clone()),
@@ -267,16 +252,17 @@ impl AnimateDiffPipeline {
         };
         let frames = job.latent_shape[2];
         let output = averaged(frames, &job.windows, |window| {
+            options.check_cancelled()?;
             let part = x.clone().narrow(2, window.start, window.len());
-            self.network.predict(part, times.clone(), &condition)
-        });
-        match job.sampling.guidance {
+            Ok(self.network.predict(part, times.clone(), &condition))
+        })?;
+        Ok(match job.sampling.guidance {
             Some(scale) => {
                 let [none, prompt] = [0, 1].map(|row| output.clone().narrow(0, row, 1));
                 ClassifierFreeGuidance::new(scale).combine(prompt, none)
             }
             None => output,
-        }
+        })
     }
 
     /// Frames of latents, in `[0, 1]`.
@@ -303,7 +289,7 @@ impl AnimateDiffPipeline {
             .reshape([frames, channels, height, width]);
         let mut decoded = vec![];
         for start in (0..frames).step_by(DECODED_TOGETHER) {
-            stop_if(&options.cancel)?;
+            options.check_cancelled()?;
             let count = DECODED_TOGETHER.min(frames - start);
             let z = self
                 .vae

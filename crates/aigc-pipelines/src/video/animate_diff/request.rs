@@ -3,15 +3,18 @@
 use super::{pipeline::AnimateDiffPipeline, windows::windows};
 use crate::video::{
     VideoRequest,
-    request::{Defaults, Sampling},
+    request::{Defaults, Sampling, check_latents},
 };
-use aigc_core::{Result, check::ensure_argument, text_to_image::ImageSize};
+use aigc_core::{
+    Error, Result, check::ensure_argument, data::SampleShape, text_to_image::ImageSize,
+};
+use aigc_diffusion::Denoiser;
 use std::ops::Range;
 
 /// Frames by default.
 const FRAMES: usize = 16;
-/// The frames a second are those of the videos that motion modules were trained on.
-const DEFAULTS: Defaults = Defaults {
+/// The number of frames a second is that of the videos of the motion modules' training.
+pub(super) const DEFAULTS: Defaults = Defaults {
     fps: 8.0,
     guidance_scale: 7.5,
     num_inference_steps: 50,
@@ -24,7 +27,7 @@ const MAX_SIDE: u32 = 1 << 14;
 /// A request that is to be fulfilled.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// With all values.
+    /// The request with all values.
     pub(super) request: VideoRequest,
     /// `[1, channels, frames, height, width]`
     pub(super) latent_shape: [usize; 5],
@@ -34,8 +37,7 @@ pub(super) struct Job {
 
 impl AnimateDiffPipeline {
     /// # Errors
-    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) names the field of the
-    /// request.
+    /// [`Error::InvalidArgument`] names the field of the request.
     pub(super) fn job(&self, request: &VideoRequest) -> Result<Job> {
         let mut request = request.clone();
         let frames = *request.num_frames.get_or_insert(FRAMES);
@@ -48,9 +50,18 @@ impl AnimateDiffPipeline {
             ensure_argument(fits, field, side, &expected)?;
         }
         let sampling = Sampling::of(&mut request, self.scheduler(), &DEFAULTS)?;
-        let sides = [size.height, size.width].map(|side| (side / factor) as usize);
+        let [height, width] = [size.height, size.width].map(|side| (side / factor) as usize);
+        let channels = self.latent_channels();
+        let latent_shape = [1, channels, frames, height, width];
+        check_latents(frames, latent_shape)?;
+        // The network has a least size. The number of frames in a window is checked above.
+        let shape = SampleShape::new(&[channels, 1, height, width]);
+        if let Err(error) = self.network().check_shape(shape) {
+            let expected = format!("a size that the network makes ({error})");
+            return Err(Error::argument("size", size, expected));
+        }
         Ok(Job {
-            latent_shape: [1, self.latent_channels(), frames, sides[0], sides[1]],
+            latent_shape,
             windows,
             sampling,
             request,

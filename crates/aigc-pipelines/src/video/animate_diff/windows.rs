@@ -1,5 +1,6 @@
 //! Windows of frames, for videos with more frames than a network has positions.
 
+use aigc_core::Result;
 use burn::tensor::{Device, Tensor, TensorData};
 use std::ops::Range;
 
@@ -21,17 +22,20 @@ pub(super) fn windows(frames: usize, length: usize, overlap: usize) -> Vec<Range
     starts.map(|start| start..start + length).collect()
 }
 
-/// The mean of what is predicted for each window, where they overlap. A prediction weighs more the
-/// farther its frame is from the ends of the window.
+/// The predictions for all frames: where windows overlap, the mean of their predictions. A
+/// prediction has more weight the farther its frame is from the ends of the window.
 ///
 /// # Shapes
 /// - predict: from a window to `[batch, channels, frames of the window, height, width]`
 /// - output: `[batch, channels, frames, height, width]`
+///
+/// # Errors
+/// Those of `predict`.
 pub(super) fn averaged(
     frames: usize,
     windows: &[Range<usize>],
-    predict: impl Fn(Range<usize>) -> Tensor<5>,
-) -> Tensor<5> {
+    predict: impl Fn(Range<usize>) -> Result<Tensor<5>>,
+) -> Result<Tensor<5>> {
     if let [window] = windows {
         return predict(window.clone());
     }
@@ -41,18 +45,20 @@ pub(super) fn averaged(
             totals[frame] += weight(window, frame);
         }
     }
-    let part = |window: &Range<usize>| {
-        let output = predict(window.clone());
+    let mut sum: Option<Tensor<5>> = None;
+    for window in windows {
+        let output = predict(window.clone())?;
         let shares = window
             .clone()
             .map(|frame| weight(window, frame) / totals[frame]);
         let shares = along_frames(shares.collect(), &output.device());
-        placed(output * shares, window, frames)
-    };
-    let parts = windows.iter().map(part);
-    parts
-        .reduce(|sum, part| sum + part)
-        .expect("at least one window")
+        let part = placed(output * shares, window, frames);
+        sum = Some(match sum {
+            Some(sum) => sum + part,
+            None => part,
+        });
+    }
+    Ok(sum.expect("at least one window"))
 }
 
 /// One at the ends of a window, more inside.
@@ -99,6 +105,24 @@ mod tests {
         assert_eq!(windows(5, 4, 0), [0..4, 1..5]);
     }
 
+    /// Where windows overlap, predictions are weighted by the distance to the ends of their window.
+    #[test]
+    fn predictions_are_weighted_by_the_distance_to_the_ends() {
+        let device = Device::flex();
+        let all = [0..4, 2..6];
+        let mean = averaged(6, &all, |window| {
+            let value = f32::from(u8::from(window.start > 0));
+            Ok(Tensor::<5>::full(
+                [1, 1, window.len(), 1, 1],
+                value,
+                &device,
+            ))
+        });
+        // Frame 2 is the last but one of the first window, and the first of the second window.
+        let expected = [0.0, 0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 1.0];
+        assert_close(&values(mean.unwrap()), &expected, 1e-6);
+    }
+
     /// Predictions that agree stay as they are.
     #[test]
     fn the_mean_of_equals_is_the_same() {
@@ -106,8 +130,8 @@ mod tests {
         let x: Tensor<5> = Rng::new(1).normal([2, 1, 9, 2, 2], &device);
         let all = windows(9, 4, 2);
         let mean = averaged(9, &all, |window| {
-            x.clone().narrow(2, window.start, window.len())
+            Ok(x.clone().narrow(2, window.start, window.len()))
         });
-        assert_close(&values(mean), &values(x), 1e-6);
+        assert_close(&values(mean.unwrap()), &values(x), 1e-6);
     }
 }

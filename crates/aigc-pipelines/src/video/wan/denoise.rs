@@ -1,16 +1,32 @@
 //! Denoising and decoding.
 
 use super::{pipeline::WanPipeline, request::Job};
-use crate::video::{
-    VideoOptions, VideoPrompts, VideoRequest, VideoStage,
-    watch::{check_finite, stop_if},
+use crate::{
+    sampling::check_finite,
+    video::{VideoOptions, VideoPrompts, VideoRequest, VideoStage},
 };
 use aigc_core::{Result, check::ensure_argument, rng::TorchRng};
 use aigc_diffusion::{ClassifierFreeGuidance, PlanRunner};
 use burn::tensor::{Tensor, TensorData};
 
 impl WanPipeline {
-    /// Latents without noise, from latents that are standard normal noise.
+    /// The noise that [`generate`](Self::generate) makes the video of a request from.
+    ///
+    /// # Shapes
+    /// - output: `[1, channels, latents, height, width]`
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) names a field of the request
+    /// that cannot be fulfilled. Without a seed, there is no such noise.
+    pub fn prepare_latents(&self, request: &VideoRequest) -> Result<Tensor<5>> {
+        let expected = "one, as prepare_request returns";
+        ensure_argument(request.seed.is_some(), "seed", "missing", expected)?;
+        let job = self.job(request)?;
+        Ok(self.noise(&job, &mut TorchRng::new(job.sampling.seed)))
+    }
+
+    /// Denoises latents that are standard normal noise. Noise that a scheduler adds between steps
+    /// is what the generator of the seed has after [`prepare_latents`](Self::prepare_latents).
     ///
     /// # Shapes
     /// - latents and output: `[1, channels, latents, height, width]`
@@ -18,7 +34,8 @@ impl WanPipeline {
     /// # Errors
     /// As [`generate`](Self::generate);
     /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for latents of another shape
-    /// than the request says; [`Error::Cancelled`](aigc_core::Error::Cancelled).
+    /// than the request says, or prompts of a request without guidance;
+    /// [`Error::Cancelled`](aigc_core::Error::Cancelled).
     pub fn denoise(
         &self,
         request: &VideoRequest,
@@ -33,7 +50,7 @@ impl WanPipeline {
         self.denoise_job(&job, prompts, Some(latents), options)
     }
 
-    /// `latents`: to begin with, in place of noise of the seed.
+    /// Denoises `latents`, or noise of the seed if there are none.
     pub(super) fn denoise_job(
         &self,
         job: &Job,
@@ -42,40 +59,51 @@ impl WanPipeline {
         options: &mut VideoOptions<'_>,
     ) -> Result<Tensor<5>> {
         let mut rng = TorchRng::new(job.sampling.seed);
-        let mut noise = || -> Tensor<5> {
-            let values = rng.normal_vec(job.latent_shape.iter().product());
-            Tensor::from_data(TensorData::new(values, job.latent_shape), &self.device)
-        };
-        let latents = latents.unwrap_or_else(&mut noise);
-        let mut latents = latents * job.sampling.plan.init_noise_sigma;
+        // Drawn for given latents too: noise between steps must not be that of the start again.
+        let start = self.noise(job, &mut rng);
+        let mut latents = latents.unwrap_or(start) * job.sampling.plan.init_noise_sigma;
+        let guided = prompts.guided(job.sampling.guidance)?;
         let mut runner = PlanRunner::new(&job.sampling.plan);
         let steps = job.sampling.plan.len();
         while let Some(call) = runner.call() {
-            stop_if(&options.cancel)?;
+            options.check_cancelled()?;
             let input = runner.input(&latents);
-            let output = self.predict(job, input, call.time, prompts);
-            latents = runner.step(latents, output, &mut noise).prev_sample;
-            check_finite(&latents, runner.calls_made(), steps)?;
+            let output = self.predict(input, call.time, &prompts.prompt, guided);
+            latents = runner
+                .step(latents, output, || self.noise(job, &mut rng))
+                .prev_sample;
+            check_finite(&latents, "the latents", runner.calls_made(), steps)?;
             options.report(VideoStage::Denoising, runner.calls_made(), steps);
         }
         Ok(latents)
     }
 
-    /// The guided prediction for latents. The two calls of guidance follow each other, which takes
-    /// half the memory of one call for both.
-    fn predict(&self, job: &Job, x: Tensor<5>, time: f64, prompts: &VideoPrompts) -> Tensor<5> {
+    /// The prediction for latents, with classifier-free guidance. The network is called twice,
+    /// since one call for both predictions needs twice the memory.
+    fn predict(
+        &self,
+        x: Tensor<5>,
+        time: f64,
+        prompt: &Tensor<3>,
+        guided: Option<(f64, &Tensor<3>)>,
+    ) -> Tensor<5> {
         let network = self.network_at(time);
         let call = |states: &Tensor<3>| {
             let time = Tensor::<1>::full([1], time, &x.device());
             network.forward(x.clone(), time, states.clone())
         };
-        let output = call(&prompts.prompt);
-        match job.sampling.guidance {
-            Some(scale) => {
-                ClassifierFreeGuidance::new(scale).combine(output, call(&prompts.negative))
+        let output = call(prompt);
+        match guided {
+            Some((scale, negative)) => {
+                ClassifierFreeGuidance::new(scale).combine(output, call(negative))
             }
             None => output,
         }
+    }
+
+    fn noise(&self, job: &Job, rng: &mut TorchRng) -> Tensor<5> {
+        let values = rng.normal_vec(job.latent_shape.iter().product());
+        Tensor::from_data(TensorData::new(values, job.latent_shape), &self.device)
     }
 
     /// Frames of latents, in `[0, 1]`.
@@ -124,7 +152,7 @@ impl WanPipeline {
         ensure_argument(fits, "latents", value, &expected)?;
         let all = 1 + (count - 1) * vae.config().temporal_factor();
         let mut done = 0;
-        stop_if(&options.cancel)?;
+        options.check_cancelled()?;
         vae.decode_chunks(vae.unscale_latents(latents), |part| {
             let [_, channels, count, height, width] = part.dims();
             let part = part
@@ -134,7 +162,7 @@ impl WanPipeline {
             options.report(VideoStage::Decoding, done, all);
             frames(part)?;
             match done < all {
-                true => stop_if(&options.cancel),
+                true => options.check_cancelled(),
                 false => Ok(()),
             }
         })

@@ -1,5 +1,6 @@
 //! Wan (Wan Team 2025, <https://arxiv.org/abs/2503.20314>): a transformer over the latents of all
-//! frames, told a prompt by UMT5, and a causal autoencoder that decodes a few frames at a time.
+//! frames, with prompts encoded by UMT5, and a causal autoencoder that decodes a few frames at a
+//! time.
 //!
 //! | file | content |
 //! |---|---|

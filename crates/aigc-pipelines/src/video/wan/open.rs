@@ -1,7 +1,10 @@
 //! Opening directories.
 
 use super::pipeline::WanPipeline;
-use crate::video::directory::{Index, merge};
+use crate::{
+    methods::pipeline_methods,
+    model_index::{ModelIndex, merge},
+};
 use aigc_core::{
     Result,
     weights::{Loaded, OpenOptions},
@@ -13,43 +16,43 @@ use aigc_encoders::{
 };
 use aigc_vae::AutoencoderKlWan;
 use burn::tensor::Device;
-use serde_json::Value;
 use std::path::Path;
 
 /// The class of the pipeline in diffusers.
 const CLASS: &str = "WanPipeline";
 /// The class of the networks.
 const NETWORK: &str = "WanTransformer3DModel";
+/// The setting with which a pipeline has a second network.
+const BOUNDARY: &str = "boundary_ratio";
+/// Names of parts and settings that are used. `expand_timesteps` gives every token the same time
+/// unless a video begins with an image, so it has no effect here.
+const USED: [&str; 8] = [
+    BOUNDARY,
+    "expand_timesteps",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+    "transformer",
+    "transformer_2",
+    "vae",
+];
 /// Classes of tokenizers.
 const TOKENIZERS: [&str; 3] = ["T5Tokenizer", "T5TokenizerFast", "AutoTokenizer"];
 /// Tokens that prompts are padded or cut to.
 const MAX_SEQUENCE_LENGTH: usize = 512;
 
 impl WanPipeline {
-    /// Opens a pipeline's directory, as diffusers writes it: `model_index.json` and a directory for
-    /// each part. What is returned says what was not used.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) for a missing file;
-    /// [`Error::Data`](aigc_core::Error::Data) names file and field,
-    /// [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::from_pretrained_with(dir, &OpenOptions::default(), device)
-    }
+    pipeline_methods!(
+        classes: &[CLASS],
+        parts: &USED,
+        is_opened: |index, part| {
+            part != "transformer_2" || index.setting(BOUNDARY).is_some()
+        }
+    );
 
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights, or with parameters
-    /// in half precision.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained).
-    pub fn from_pretrained_with(
-        dir: impl AsRef<Path>,
-        options: &OpenOptions,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let dir = dir.as_ref();
-        let index = Index::open(dir, &[CLASS])?;
-        let mut report = Loaded::new(());
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+        let index = ModelIndex::open(dir, &[CLASS])?;
+        let mut report = index.unused(&USED);
 
         let tokenizer = T5Tokenizer::from_pretrained(index.needed("tokenizer", &TOKENIZERS)?.0)?;
         let (path, _) = index.needed("text_encoder", &["UMT5EncoderModel"])?;
@@ -64,13 +67,13 @@ impl WanPipeline {
             Ok(merge(&mut report, name, network))
         };
         let first = network("transformer")?;
-        let boundary = match index.fields.get("boundary_ratio") {
-            None | Some(Value::Null) => None,
+        let boundary = match index.setting(BOUNDARY) {
+            None => None,
             Some(ratio) => match ratio.as_f64() {
                 Some(ratio) => Some((network("transformer_2")?, ratio)),
                 None => {
                     let value = ratio.to_string();
-                    return Err(index.wrong("boundary_ratio", &value, "a number or null"));
+                    return Err(index.wrong(BOUNDARY, &value, "a number or null"));
                 }
             },
         };

@@ -1,8 +1,9 @@
 //! The parts of a pipeline, and prompts.
 
+use super::request::DEFAULTS;
 use crate::video::{GeneratedVideo, VideoOptions, VideoPrompts, VideoRequest};
 use aigc_core::{
-    Error, Result,
+    Result,
     check::{ensure, in_range},
     encoder::TextEncoder,
     json,
@@ -34,7 +35,7 @@ pub struct WanPipeline {
     name: String,
     encoder: T5TextEncoder,
     network: WanTransformer3dModel,
-    /// The network for times before this one.
+    /// The network for steps with little noise, and the share of all times below which it is used.
     low_noise: Option<(WanTransformer3dModel, f64)>,
     vae: AutoencoderKlWan,
     pub(super) scheduler: AnyScheduler,
@@ -45,7 +46,7 @@ impl WanPipeline {
     /// A pipeline of parts.
     ///
     /// # Errors
-    /// [`Error::Config`] names parts that do not fit each other.
+    /// [`Error::Config`](aigc_core::Error::Config) names parts that do not fit each other.
     pub fn new(
         name: impl Into<String>,
         encoder: T5TextEncoder,
@@ -70,7 +71,8 @@ impl WanPipeline {
     /// `boundary_ratio` of all times.
     ///
     /// # Errors
-    /// [`Error::Config`] for a ratio out of range, or parts that do not fit each other.
+    /// [`Error::Config`](aigc_core::Error::Config) for a ratio out of range, or parts that do not
+    /// fit each other.
     pub fn with_transformer_2(
         mut self,
         network: WanTransformer3dModel,
@@ -90,6 +92,17 @@ impl WanPipeline {
             value,
             &expected,
         )?;
+        let (most, found) = (
+            self.network.config().rope_max_seq_len,
+            network.config().rope_max_seq_len,
+        );
+        let expected = format!("at least {most}, that of the transformer");
+        ensure(
+            found >= most,
+            "transformer_2: rope_max_seq_len",
+            found,
+            &expected,
+        )?;
         self.low_noise = Some((network, boundary_ratio));
         Ok(self)
     }
@@ -103,7 +116,8 @@ impl WanPipeline {
     /// Sets the number of tokens that prompts are padded or cut to; 512 for an opened directory.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for 0, and for more than 1048576.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for 0, and for more than
+    /// 1048576.
     pub fn with_max_sequence_length(mut self, length: usize) -> Result<Self> {
         self.encoder = self.encoder.with_max_length(length)?;
         Ok(self)
@@ -114,7 +128,7 @@ impl WanPipeline {
         &self.scheduler
     }
 
-    /// The network; with a second one, that for much noise.
+    /// The network. Of two networks, it is the one for steps with much noise.
     pub fn network(&self) -> &WanTransformer3dModel {
         &self.network
     }
@@ -144,9 +158,10 @@ impl WanPipeline {
     /// Makes a video.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names a field of the request that cannot be fulfilled, such as a
-    /// number of frames that the autoencoder does not have; [`Error::NotFiniteSamples`] with the
-    /// step after which numbers overflowed.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) names a field of the request
+    /// that cannot be fulfilled, such as a number of frames that the autoencoder does not have;
+    /// [`Error::NotFiniteSamples`](aigc_core::Error::NotFiniteSamples) with the step after which
+    /// numbers overflowed.
     pub fn generate(&self, request: &VideoRequest) -> Result<GeneratedVideo> {
         self.generate_with(request, &mut VideoOptions::default())
     }
@@ -154,65 +169,70 @@ impl WanPipeline {
     /// [`generate`](Self::generate) with progress and cancellation.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); [`Error::Cancelled`].
+    /// As [`generate`](Self::generate); [`Error::Cancelled`](aigc_core::Error::Cancelled).
     pub fn generate_with(
         &self,
         request: &VideoRequest,
         options: &mut VideoOptions<'_>,
     ) -> Result<GeneratedVideo> {
-        let job = self.job(request)?;
-        let prompts = self.encode_prompts(request)?;
-        let latents = self.denoise_job(&job, &prompts, None, options)?;
         let mut frames = vec![];
-        self.decode_with(latents, options, |part| {
+        let video = self.generate_chunks(request, options, |part| {
             frames.push(part);
             Ok(())
         })?;
         Ok(GeneratedVideo {
             frames: Tensor::cat(frames, 0),
-            warnings: self.warnings(request),
+            request: video.request,
+            model: video.model,
+            scheduler: video.scheduler,
+            warnings: video.warnings,
+        })
+    }
+
+    /// [`generate_with`](Self::generate_with) without keeping the frames: `frames` receives them as
+    /// from [`decode_chunks`](Self::decode_chunks). The memory needed for them does not depend on
+    /// their number. [`prepare_request`](Self::prepare_request) tells their number and size before.
+    ///
+    /// # Errors
+    /// As [`generate_with`](Self::generate_with), and those of `frames`.
+    pub fn generate_chunks(
+        &self,
+        request: &VideoRequest,
+        options: &mut VideoOptions<'_>,
+        frames: impl FnMut(Tensor<4>) -> Result<()>,
+    ) -> Result<GeneratedVideo<()>> {
+        let job = self.job(request)?;
+        let prompts = self.encode_prompts(request)?;
+        let latents = self.denoise_job(&job, &prompts, None, options)?;
+        self.decode_with(latents, options, frames)?;
+        Ok(GeneratedVideo {
+            frames: (),
+            warnings: prompts.warnings,
             request: job.request,
             model: self.name.clone(),
             scheduler: self.scheduler.to_json(),
         })
     }
 
-    /// Encodes the prompts of a request. The states of padding are zeros.
+    /// Encodes the prompts of a request; the negative one only with classifier-free guidance. The
+    /// states of padding are zeros. Texts are encoded as they are: diffusers replaces HTML entities
+    /// such as `&amp;` first, and repairs wrongly decoded characters.
     ///
     /// # Errors
     /// Of texts that cannot be encoded.
     pub fn encode_prompts(&self, request: &VideoRequest) -> Result<VideoPrompts> {
-        let negative = request.negative_prompt.as_deref().unwrap_or("");
-        let encode = |text: &str| {
+        let (tokenizer, length) = (self.encoder.tokenizer(), self.encoder.max_length());
+        VideoPrompts::encoded(request, &DEFAULTS, |text| {
+            let tokens = tokenizer.encode_padded(&[text], length)?;
+            let cut = tokens.cut.into_iter().flatten().next();
             let encoded = self.encoder.encode(&[text], &self.device)?;
             let states = encoded.hidden_states;
             let Some(mask) = encoded.attention_mask else {
-                return Ok::<_, Error>(states);
+                return Ok((states, cut));
             };
             let [prompts, tokens] = mask.dims();
-            Ok(states * mask.float().reshape([prompts, tokens, 1]))
-        };
-        Ok(VideoPrompts {
-            prompt: encode(&request.prompt)?,
-            negative: encode(negative)?,
+            Ok((states * mask.float().reshape([prompts, tokens, 1]), cut))
         })
-    }
-
-    /// What of the prompts was cut off.
-    fn warnings(&self, request: &VideoRequest) -> Vec<String> {
-        let (tokenizer, length) = (self.encoder.tokenizer(), self.encoder.max_length());
-        let texts = [
-            ("prompt", Some(&request.prompt)),
-            ("negative_prompt", request.negative_prompt.as_ref()),
-        ];
-        let cut = |(field, text): (&str, Option<&String>)| {
-            let tokens = tokenizer.encode_padded(&[text?.as_str()], length).ok()?;
-            let cut = tokens.cut.into_iter().flatten().next()?;
-            Some(format!(
-                "the end of `{field}` was cut, it is too long: {cut:?}"
-            ))
-        };
-        texts.into_iter().filter_map(cut).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::pipeline::WanPipeline;
 use crate::video::{
     VideoRequest,
-    request::{Defaults, Sampling},
+    request::{Defaults, Sampling, check_latents},
 };
 use aigc_core::{Error, Result, check::ensure_argument, text_to_image::ImageSize};
 
@@ -11,8 +11,8 @@ use aigc_core::{Error, Result, check::ensure_argument, text_to_image::ImageSize}
 const FRAMES: usize = 81;
 /// Width and height by default.
 const SIZE: [u32; 2] = [832, 480];
-/// The frames a second are those of the videos that the networks were trained on.
-const DEFAULTS: Defaults = Defaults {
+/// The number of frames a second is that of the videos of the networks' training.
+pub(super) const DEFAULTS: Defaults = Defaults {
     fps: 16.0,
     guidance_scale: 5.0,
     num_inference_steps: 50,
@@ -21,7 +21,7 @@ const DEFAULTS: Defaults = Defaults {
 /// A request that is to be fulfilled.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// With all values.
+    /// The request with all values.
     pub(super) request: VideoRequest,
     /// `[1, channels, latents, height, width]`
     pub(super) latent_shape: [usize; 5],
@@ -29,6 +29,15 @@ pub(super) struct Job {
 }
 
 impl WanPipeline {
+    /// The request with all values: those that are missing have their defaults, and the seed is
+    /// random without one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names a field of the request that cannot be fulfilled.
+    pub fn prepare_request(&self, request: &VideoRequest) -> Result<VideoRequest> {
+        Ok(self.job(request)?.request)
+    }
+
     /// # Errors
     /// [`Error::InvalidArgument`] names the field of the request.
     pub(super) fn job(&self, request: &VideoRequest) -> Result<Job> {
@@ -45,8 +54,10 @@ impl WanPipeline {
         }
         let sampling = Sampling::of(&mut request, &self.scheduler, &DEFAULTS)?;
         let channels = self.autoencoder().config().z_dim;
+        let latent_shape = [1, channels, latents, height, width];
+        check_latents(frames, latent_shape)?;
         Ok(Job {
-            latent_shape: [1, channels, latents, height, width],
+            latent_shape,
             sampling,
             request,
         })

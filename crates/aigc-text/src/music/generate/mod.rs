@@ -90,8 +90,9 @@ impl<'a, M: MultiStreamLm> MultiStreamGenerator<'a, M> {
     }
 
     /// Sets the scale of classifier-free guidance (Ho and Salimans 2022,
-    /// <https://arxiv.org/abs/2207.12598>): logits become `told·scale + untold·(1 − scale)`. The
-    /// model then runs for twice as many samples. 1 is none; without a condition it has no effect.
+    /// <https://arxiv.org/abs/2207.12598>): logits become
+    /// `conditional·scale + unconditional·(1 − scale)`. The batch of the model is then twice as
+    /// large. A scale of 1, or of a request without a condition, has no effect.
     ///
     /// # Errors
     /// [`Error::Config`] for a scale below 1, or one that is not finite.

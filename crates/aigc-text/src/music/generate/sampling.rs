@@ -154,9 +154,9 @@ impl<'a, M: MultiStreamLm> MultiStreamSampling<'a, M> {
         host(match self.guidance_scale {
             Some(scale) => {
                 let half = rows * codebooks / 2;
-                let untold = logits.clone().narrow(0, half, half);
-                let told = logits.narrow(0, 0, half);
-                untold.clone() + (told - untold) * scale
+                let unconditional = logits.clone().narrow(0, half, half);
+                let conditional = logits.narrow(0, 0, half);
+                unconditional.clone() + (conditional - unconditional) * scale
             }
             None => logits,
         })

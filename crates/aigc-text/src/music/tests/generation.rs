@@ -11,10 +11,11 @@ pub(super) fn greedy(frames: usize, model: &MusicgenDecoder) -> GenerationConfig
     }
 }
 
-/// Every code is the most likely one after those before it, in the order of the delay pattern.
+/// Every code is the most likely one after those before it, in the order of the delay pattern; with
+/// guidance, by the combined logits.
 #[test]
 fn greedy_codes_are_the_most_likely_ones() {
-    for channels in [1, 2] {
+    for (channels, scale) in [(1, 1.0), (2, 1.0), (1, 3.0), (2, 3.0)] {
         let config = MusicgenDecoderConfig {
             audio_channels: channels,
             num_codebooks: 4,
@@ -25,6 +26,7 @@ fn greedy_codes_are_the_most_likely_ones() {
         let condition = model.encode_condition(&ConditionInputs::text(text(2, None)));
         let condition = condition.unwrap();
         let generator = MultiStreamGenerator::new(&model, greedy(6, &model)).unwrap();
+        let generator = generator.with_guidance_scale(scale).unwrap();
         let found = generator.generate(2, condition.as_ref()).unwrap();
         assert_eq!(found.finish_reason, FinishReason::Length);
         let codes = found.to_tensor(&Device::flex()).unwrap();
@@ -36,7 +38,9 @@ fn greedy_codes_are_the_most_likely_ones() {
             .narrow(2, 0, 1)
             .full_like(model.pad_token_id() as i32);
         let input = Tensor::cat(vec![begin, steps.narrow(2, 0, count - 1)], 2);
-        let logits = model.forward(input, condition.as_ref());
+        let conditional = model.forward(input.clone(), condition.as_ref());
+        let unconditional = model.forward(input, None);
+        let logits = conditional * scale + unconditional * (1.0 - scale);
         let best = logits.argmax(3).reshape([2, 4, count]);
         let best = pattern.decode(best).unwrap();
         let ints = |x: Tensor<3, Int>| -> Vec<i64> { x.into_data().iter().collect() };

@@ -11,17 +11,16 @@ pub use quantizer::{DacOutput, DacQuantizer, DacResidualQuantizer};
 
 use super::{
     codes::{check_codes, check_wave},
-    files::{self, CONFIG},
+    files::{self, CodecFiles},
     objective::{Reconstruction, TrainableCodec},
     waves::{WaveDecoder, WaveEncoder, WaveStyle, frames, least_samples},
 };
 use aigc_core::{
     Result,
     audio::AudioCodec,
-    json,
-    nn::{Activation, layer_key},
+    nn::Activation,
     rng::Rng,
-    weights::{Loaded, OpenOptions, WeightDtype, WeightReader},
+    weights::{Loaded, WeightDtype, WeightReader},
 };
 use burn::{
     module::Module,
@@ -85,16 +84,11 @@ impl DacModel {
     }
 
     aigc_core::open_methods!("model");
-
-    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
-        let config = json::read_file(&dir.join(CONFIG), DacConfig::from_json)?;
-        let files = WeightReader::from_dir_with_variant(
-            dir,
-            &["model", "pytorch_model"],
-            options.variant.as_deref(),
-        )?;
-        Self::load(config, &files, options.dtype, device)
-    }
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(
+        pub config: DacConfig,
+        files: aigc_core::hub_model::ModelFiles::TRANSFORMERS
+    );
 
     /// A model from the text of its `config.json` and its weights, which may be a part of a larger
     /// file ([`WeightReader::subset`]).
@@ -108,17 +102,7 @@ impl DacModel {
         dtype: WeightDtype,
         device: &Device,
     ) -> Result<Loaded<Self>> {
-        Self::load(DacConfig::from_json(config)?, files, dtype, device)
-    }
-
-    fn load(
-        config: Loaded<DacConfig>,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let init = |config: &DacConfig, has_norm| Self::new(config, has_norm, device);
-        files::load(config, files, dtype, init, layer_key)
+        Self::load_weights(Self::parse(config)?, files, dtype, device)
     }
 
     /// Writes a directory that transformers opens: `config.json` and `model.safetensors`. The
@@ -129,8 +113,7 @@ impl DacModel {
     /// file cannot be written.
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let plain = self.valid().fold_weight_norm();
-        let config = self.config.to_json();
-        files::save(&plain, &config, "model", dir.as_ref(), layer_key)
+        files::save(&plain, &self.config.to_json(), dir.as_ref())
     }
 
     /// The model without weight norm, which computes the same with less work.
@@ -189,6 +172,20 @@ impl DacModel {
     }
 }
 
+impl CodecFiles for DacModel {
+    type Config = DacConfig;
+
+    const STEMS: &'static [&'static str] = &["model", "pytorch_model"];
+
+    fn parse(text: &str) -> Result<Loaded<DacConfig>> {
+        DacConfig::from_json(text)
+    }
+
+    fn create(config: &DacConfig, has_norm: bool, device: &Device) -> Result<Self> {
+        Self::new(config, has_norm, device)
+    }
+}
+
 impl AudioCodec for DacModel {
     fn sample_rate(&self) -> u32 {
         self.config.sampling_rate
@@ -212,10 +209,8 @@ impl AudioCodec for DacModel {
 
     fn encode(&self, wave: Tensor<3>) -> Result<Tensor<3, Int>> {
         let latents = self.embeddings(wave)?;
-        Ok(self
-            .quantizer
-            .quantize(latents, self.config.n_codebooks)
-            .codes)
+        let output = self.quantizer.quantize(latents, self.config.n_codebooks);
+        Ok(output.codes)
     }
 
     fn decode(&self, codes: Tensor<3, Int>) -> Result<Tensor<3>> {
@@ -224,6 +219,7 @@ impl AudioCodec for DacModel {
 }
 
 impl TrainableCodec for DacModel {
+    /// The losses are weighted by the configuration of the codec.
     fn reconstruct(&self, wave: Tensor<3>, rng: &mut Rng) -> Reconstruction {
         let latents = self.encoder.forward(wave);
         let output = self.quantizer.quantize_with(latents, rng);

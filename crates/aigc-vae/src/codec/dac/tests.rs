@@ -125,7 +125,7 @@ fn files_and_folding_keep_the_outputs() {
     check(dir.path());
     // The names of both kinds of weight norm, and of a run.
     let config = model.config().to_json();
-    files::save(&model, &config, "model", dir.path(), layer_key).unwrap();
+    files::save(&model, &config, dir.path()).unwrap();
     let files = WeightReader::from_dir(dir.path(), &["model"]).unwrap();
     assert_eq!(files.shape("encoder.conv1.weight_g"), Some(&[4, 1, 1][..]));
     check(dir.path());

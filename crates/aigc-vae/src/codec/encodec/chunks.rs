@@ -1,8 +1,8 @@
 //! Sounds in chunks that overlap, and sounds with a volume beside their codes.
 
 use super::EncodecModel;
-use crate::codec::codes::check_wave;
-use aigc_core::{Error, Result};
+use crate::codec::codes::{check_codes, check_wave};
+use aigc_core::{Error, Result, audio::AudioCodec};
 use burn::tensor::{Int, Tensor, TensorData};
 
 /// The codes of sounds, chunk by chunk, and their volumes.
@@ -24,7 +24,7 @@ impl EncodecModel {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for another number of channels, no samples, another bandwidth, or
-    /// a length of which more than the last chunk has fewer frames than the first.
+    /// a length of which several chunks at the end have fewer frames than the first.
     pub fn encode_frames(&self, wave: Tensor<3>, bandwidth: Option<f64>) -> Result<EncodecFrames> {
         let config = &self.config;
         check_wave(&wave, config.audio_channels, 1)?;
@@ -46,7 +46,10 @@ impl EncodecModel {
         let padding = frames - codes[codes.len() - 1].dims()[2];
         let whole = &codes[..codes.len() - 1];
         if whole.iter().any(|codes| codes.dims()[2] != frames) {
-            let expected = format!("chunks of {length} samples every {stride}, the last one apart");
+            let expected = format!(
+                "a length of which the last chunk alone is incomplete, for chunks of {length} \
+                 samples every {stride}; append silence"
+            );
             return Err(Error::argument("wave", format!("{time} samples"), expected));
         }
         let padded = codes.into_iter().map(|codes| {
@@ -71,8 +74,8 @@ impl EncodecModel {
     /// - output: `[batch, audio_channels, time]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for codes that the model does not have, missing volumes, or
-    /// several chunks of a model that does not cut sounds.
+    /// [`Error::InvalidArgument`] for codes that the model does not have, missing volumes, several
+    /// chunks of a model that does not cut sounds, or chunks between which samples are missing.
     pub fn decode_frames(&self, frames: &EncodecFrames) -> Result<Tensor<3>> {
         let [chunks, batch, codebooks, length] = frames.codes.dims();
         let padding = frames.last_frame_pad_length;
@@ -92,7 +95,17 @@ impl EncodecModel {
                 "one chunk: the model does not cut sounds",
             ));
         }
+        let stride = self.config.chunk_stride().filter(|_| chunks > 1);
+        let needed = stride.map_or(1, |stride| stride.div_ceil(self.hop_length()));
+        if length < needed {
+            let found = format!("chunks of {length} frames");
+            let expected = format!("at least {needed} frames, up to the start of the next chunk");
+            return Err(Error::argument("codes", found, expected));
+        }
         let scales = self.scales_of(frames)?;
+        let all = frames.codes.clone();
+        let all = all.reshape([chunks * batch, codebooks, length]);
+        check_codes(&all, self.num_codebooks(), self.codebook_size())?;
         let mut decoded = Vec::with_capacity(chunks);
         for chunk in 0..chunks {
             let kept = match chunk + 1 == chunks {
@@ -101,7 +114,7 @@ impl EncodecModel {
             };
             let codes = frames.codes.clone().narrow(0, chunk, 1);
             let codes = codes.reshape([batch, codebooks, length]).narrow(2, 0, kept);
-            let sound = self.decoder.forward(self.dequantize(codes)?);
+            let sound = self.decoder.forward(self.latents_of(codes));
             decoded.push(match &scales {
                 Some(scales) => {
                     let scale = scales.clone().narrow(0, chunk, 1);
@@ -135,10 +148,8 @@ impl EncodecModel {
 fn overlap_add(chunks: Vec<Tensor<3>>, stride: usize) -> Tensor<3> {
     let device = chunks[0].device();
     let [batch, channels, length] = chunks[0].dims();
-    let weight = |index: usize| {
-        let place = (index + 1) as f32 / (length + 1) as f32;
-        0.5 - (place - 0.5).abs()
-    };
+    // Whole numbers keep it above 0 at the ends of a chunk of any length.
+    let weight = |index: usize| (index + 1).min(length - index) as f32 / (length + 1) as f32;
     let ends = chunks.iter().enumerate();
     let ends = ends.map(|(index, chunk)| index * stride + chunk.dims()[2]);
     let total = ends.max().unwrap_or(0);
@@ -163,4 +174,26 @@ fn overlap_add(chunks: Vec<Tensor<3>>, stride: usize) -> Tensor<3> {
         }
     }
     Tensor::from_data(TensorData::new(sums, [batch, channels, total]), &device)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use aigc_core::testing::{assert_close, values};
+    use burn::tensor::Device;
+
+    /// From one chunk to the next, the weights are straight lines.
+    #[test]
+    fn chunks_fade_into_each_other() {
+        let device = Device::flex();
+        let chunk = |values: &[f32]| {
+            let time = values.len();
+            Tensor::<1>::from_floats(values, &device).reshape([1, 1, time])
+        };
+        let chunks = vec![chunk(&[1.0; 4]), chunk(&[6.0, 6.0])];
+        let found = values(overlap_add(chunks, 2));
+        // Weights of 1, 2, 2 and 1 fifths from the start of a chunk on.
+        let expected = [1.0, 1.0, (2.0 + 6.0) / 3.0, (1.0 + 2.0 * 6.0) / 3.0];
+        assert_close(&found, &expected, 1e-6);
+    }
 }

@@ -62,7 +62,7 @@ pub struct EncodecConfig {
     pub dilation_growth_rate: usize,
     /// Whether no layer sees what comes later.
     pub use_causal_conv: bool,
-    /// What surrounds a signal.
+    /// How signals are padded at their ends.
     pub pad_mode: PaddingMode,
     /// Divisor of the channels within residual blocks.
     pub compress: usize,
@@ -134,6 +134,7 @@ impl EncodecConfig {
             upsampling_ratios: vec![8, 5, 4],
             num_lstm_layers: 1,
             codebook_size: 256,
+            codebook_decay: 0.9,
             ..Self::default()
         }
     }

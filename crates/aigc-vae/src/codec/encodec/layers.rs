@@ -14,7 +14,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// What the layers of a model have in common.
+/// Settings that all layers of a model share.
 pub(super) struct Style<'a> {
     pub(super) config: &'a EncodecConfig,
     /// Whether convolutions have weight norm: weights in files may be without.
@@ -34,7 +34,8 @@ pub(super) fn elu(x: Tensor<3>) -> Tensor<3> {
     Activation::Elu(1.0).forward(x)
 }
 
-/// ELU, which has a number of its own among the layers of transformers.
+/// An ELU. transformers counts it among the layers, so that it has an index in the names of
+/// weights.
 #[derive(Module, Debug)]
 pub(super) struct Elu {
     alpha: f64,
@@ -72,7 +73,7 @@ impl SeanetConv {
                 .with_stride(stride)
                 .with_dilation(dilation)
                 .with_weight_norm(style.weight_norm)
-                .init(style.device),
+                .init_scaled(1.0, style.device),
             norm: style.norm(channels[1]),
             reach: dilation * (kernel - 1) + 1,
             stride,
@@ -81,7 +82,8 @@ impl SeanetConv {
         }
     }
 
-    /// Samples before the first output's `stride` own ones, in a causal convolution.
+    /// In a causal convolution, the number of samples that an output depends on before the `stride`
+    /// samples that it stands for.
     pub(super) fn history(&self) -> usize {
         self.reach.saturating_sub(self.stride)
     }
@@ -135,7 +137,7 @@ impl SeanetConvTranspose {
             conv: ConvTranspose1dConfig::new(channels, 2 * ratio)
                 .with_stride(ratio)
                 .with_weight_norm(style.weight_norm)
-                .init(style.device),
+                .init_scaled(1.0, style.device),
             norm: style.norm(channels[1]),
             kernel: 2 * ratio,
             stride: ratio,

@@ -24,17 +24,16 @@ pub use stream::{EncodecDecodeStream, EncodecEncodeStream};
 
 use super::{
     codes::{check_codes, check_wave},
-    files::{self, CONFIG},
+    files::{self, CodecFiles},
     objective::{Reconstruction, TrainableCodec},
 };
 use crate::{Quantizer, QuantizerOutput, ResidualQuantizer, quantizer::nearest_rows};
 use aigc_core::{
     Error, Result,
     audio::AudioCodec,
-    json,
     nn::layer_key,
     rng::Rng,
-    weights::{KeyMapping, Loaded, OpenOptions, ParamKey, WeightDtype, WeightReader},
+    weights::{KeyMapping, Loaded, ParamKey, WeightDtype, WeightReader},
 };
 use burn::{
     module::Module,
@@ -101,16 +100,11 @@ impl EncodecModel {
     }
 
     aigc_core::open_methods!("model");
-
-    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
-        let config = json::read_file(&dir.join(CONFIG), EncodecConfig::from_json)?;
-        let files = WeightReader::from_dir_with_variant(
-            dir,
-            &["model", "pytorch_model"],
-            options.variant.as_deref(),
-        )?;
-        Self::load(config, &files, options.dtype, device)
-    }
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(
+        pub config: EncodecConfig,
+        files: aigc_core::hub_model::ModelFiles::TRANSFORMERS
+    );
 
     /// A model from the text of its `config.json` and its weights, which may be a part of a larger
     /// file ([`WeightReader::subset`]).
@@ -123,32 +117,20 @@ impl EncodecModel {
         dtype: WeightDtype,
         device: &Device,
     ) -> Result<Loaded<Self>> {
-        Self::load(EncodecConfig::from_json(config)?, files, dtype, device)
+        Self::load_weights(Self::parse(config)?, files, dtype, device)
     }
 
-    fn load(
-        config: Loaded<EncodecConfig>,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let init = |config: &EncodecConfig, has_norm| {
-            let weight_norm = has_norm && config.norm_type == EncodecNorm::WeightNorm;
-            Self::new(config, weight_norm, device)
-        };
-        files::load(config, files, dtype, init, encodec_key)
-    }
-
-    /// Writes a directory that transformers opens: `config.json` and `model.safetensors`.
+    /// Writes `config.json` and `model.safetensors` to a directory. transformers opens it unless
+    /// the model was [folded](Self::fold_weight_norm).
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let config = self.config.to_json();
-        files::save(self, &config, "model", dir.as_ref(), encodec_key)
+        files::save(self, &self.config.to_json(), dir.as_ref())
     }
 
-    /// The model without weight norm, which computes the same with less work.
+    /// The model without weight norm, which computes the same with less work. transformers does not
+    /// open its files.
     pub fn fold_weight_norm(self) -> Self {
         Self {
             encoder: self.encoder.fold(),
@@ -207,8 +189,13 @@ impl EncodecModel {
             self.quantizer.codebooks(),
             self.config.codebook_size,
         )?;
+        Ok(self.latents_of(codes))
+    }
+
+    /// [`dequantize`](Self::dequantize) for codes that have been checked.
+    fn latents_of(&self, codes: Tensor<3, Int>) -> Tensor<3> {
         let values = self.quantizer.decode_codes(codes.swap_dims(1, 2));
-        Ok(values.swap_dims(1, 2))
+        values.swap_dims(1, 2)
     }
 
     /// Sounds divided by the volume of the mean of their channels, and the volume, `[batch, 1, 1]`,
@@ -233,6 +220,25 @@ impl EncodecModel {
             Some(_) => Err(Error::unsupported("chunk_length_s", by, hint)),
             None => Ok(()),
         }
+    }
+}
+
+impl CodecFiles for EncodecModel {
+    type Config = EncodecConfig;
+
+    const STEMS: &'static [&'static str] = &["model", "pytorch_model"];
+
+    fn parse(text: &str) -> Result<Loaded<EncodecConfig>> {
+        EncodecConfig::from_json(text)
+    }
+
+    fn create(config: &EncodecConfig, has_norm: bool, device: &Device) -> Result<Self> {
+        let weight_norm = has_norm && config.norm_type == EncodecNorm::WeightNorm;
+        Self::new(config, weight_norm, device)
+    }
+
+    fn stored_key(key: ParamKey<'_>) -> KeyMapping {
+        encodec_key(key)
     }
 }
 

@@ -102,7 +102,7 @@ impl EncodecDecodeStream<'_> {
         check_codes(&codes, model.num_codebooks(), model.codebook_size())?;
         let [batch, codebooks, _] = codes.dims();
         check_same("codes", &mut self.shape, [batch, codebooks])?;
-        let embeddings = model.dequantize(codes)?;
+        let embeddings = model.latents_of(codes);
         Ok(model.decoder.step(&mut self.state, Some(embeddings), false))
     }
 

@@ -165,7 +165,7 @@ fn chunks_overlap() {
     let decoded = model.decode_frames(&frames).unwrap();
     assert_eq!(decoded.dims(), [2, 2, 200]);
 
-    // Where only one chunk is, its samples are those of the sound.
+    // Samples that one chunk alone covers are those of the chunk.
     let first = EncodecFrames {
         codes: frames.codes.clone().narrow(0, 0, 1),
         scales: frames.scales.clone().map(|scales| scales.narrow(0, 0, 1)),
@@ -174,6 +174,18 @@ fn chunks_overlap() {
     let alone = model.decode_frames(&first).unwrap();
     let part = |x: Tensor<3>| values(x.narrow(2, 0, 72));
     assert_close(&part(decoded), &part(alone), 1e-5);
+
+    // 32 samples of a chunk, and the next chunk 72 samples after its start.
+    let gaps = EncodecFrames {
+        codes: frames.codes.clone().narrow(3, 0, 4),
+        last_frame_pad_length: 0,
+        ..frames.clone()
+    };
+    let message = model.decode_frames(&gaps).unwrap_err().to_string();
+    assert!(
+        message.contains("`codes` is chunks of 4 frames, expected at least 9 frames"),
+        "{message}"
+    );
 
     let without = EncodecFrames {
         scales: None,
@@ -186,6 +198,30 @@ fn chunks_overlap() {
         codes.contains("normalize is not supported; use encode_frames"),
         "{codes}"
     );
+}
+
+/// The commitment loss is the mean square of what the stages leave over, summed over stages.
+#[test]
+fn commitment_is_a_mean_over_values() {
+    let device = Device::flex().autodiff();
+    let model = tiny().init(&device).unwrap().init_weights(3);
+    let wave = Rng::new(5).normal([2, 1, 83], &device);
+    let pass = model.reconstruct(wave, &mut Rng::new(1));
+    assert_eq!(pass.wave.dims(), [2, 1, 88]);
+
+    let plain = model.valid();
+    let embeddings = plain.embeddings(sound(2, 1, 83)).unwrap();
+    let codes = plain.quantize(embeddings.clone(), 2);
+    assert_eq!(ints(&pass.codes), ints(&codes));
+    let left_over = |count: usize| {
+        let latents = plain.dequantize(codes.clone().narrow(1, 0, count));
+        let gap = values(embeddings.clone() - latents.unwrap());
+        gap.iter().map(|x| x * x).sum::<f32>() / gap.len() as f32
+    };
+    let (name, loss) = &pass.losses[0];
+    assert_eq!((*name, pass.losses.len()), ("commitment", 1));
+    let expected = left_over(1) + left_over(2);
+    assert_close(&values(loss.clone()), &[expected], 1e-4);
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! Training of a codec against a discriminator.
 
-use super::{AdversarialCodecConfig, Parts, Pass, TrainableCodec, balancer::Term};
+use super::{
+    AdversarialCodecConfig, Parts, Pass, TrainableCodec,
+    balancer::Term,
+    check_wave,
+    point::{Judge, Point},
+};
 use aigc_core::{
     Error, Result,
-    adversarial::SampleDiscriminator,
-    data::SampleBatch,
+    adversarial::{SampleDiscriminator, Verdict},
+    data::{SampleBatch, SampleShape},
     train::{LossOutput, Objective, Phase, StepContext},
 };
 use burn::{
@@ -33,7 +38,8 @@ pub struct AdversarialCodec<M: Module, C: Module> {
 /// a [`CodecObjective`](super::CodecObjective), the adversarial one, and the difference of the
 /// discriminator's features: for each layer, the mean absolute difference divided by the mean size
 /// of the features of the sound, averaged over layers. The discriminator is trained on the sounds
-/// that the codec's phase decoded.
+/// that the codec's phase decoded. If `C` consists of several discriminators, their losses and
+/// metrics are averaged over them, each of which is a mean over its own patches.
 ///
 /// Metrics of `codec`: those of [`CodecObjective`](super::CodecObjective), `adversarial` and
 /// `features`. Metrics of `discriminator`: `real` and `fake` (mean logits), `accuracy`.
@@ -85,36 +91,38 @@ where
         batch: &B,
         context: &mut StepContext,
     ) -> Result<LossOutput> {
-        let wave = batch.to_tensor(&context.device);
+        let wave = batch.normalized(&context.device);
         let Pass {
             decoded,
             wave,
             quantizer,
         } = self.parts.pass(&model.codec, wave, context)?;
+        // Before the first step with a discriminator too: an error should not come late.
+        let shape = SampleShape::of_batch(&wave);
+        model.discriminator.check_sample(shape)?;
+        // Gradients flow through the discriminator, but not to its weights.
+        let discriminator = model.discriminator.clone().no_grad();
+        let judge = |x: Tensor<3>| discriminator.verdicts(x, None);
         let mut terms = self.parts.loss.terms(wave.clone());
         let mut kept = None;
         if context.step >= self.config.start_step {
             kept = Some([wave.clone(), decoded.clone().detach()]);
-            // Gradients flow through the discriminator, but not to its weights.
-            let judge = model.discriminator.clone().no_grad();
-            terms.extend(self.judged(judge, wave));
+            terms.extend(self.judged(&judge, wave));
         }
         let slot = context.micro_batch;
         self.decoded.resize(self.decoded.len().max(slot + 1), None);
         self.decoded[slot] = kept;
-        let (loss, values) = self.parts.loss.combine(decoded, terms)?;
+        let (loss, values) = self.parts.loss.combine(decoded, &judge, terms)?;
         Ok(quantizer.with(loss, values))
     }
 
-    /// The terms of the discriminator.
-    fn judged<'a>(&self, judge: C, wave: Tensor<3>) -> Vec<Term<'a>>
-    where
-        C: 'a,
-    {
+    /// The terms of the discriminator, which `judge` is a pass of.
+    fn judged<'a>(&self, judge: Judge<'a>, wave: Tensor<3>) -> Vec<Term<'a>> {
         let loss = self.config.adversarial;
-        let other = judge.clone();
-        let adversarial =
-            move |decoded: Tensor<3>| Ok(loss.generator_loss(judge.logits(decoded, None)));
+        let adversarial = move |at: &Point<'_>| {
+            let logits = at.verdicts().iter().map(|of| of.logits.clone());
+            Ok(mean(logits.map(|logits| loss.generator_loss(logits))))
+        };
         let mut terms: Vec<Term<'a>> = vec![(
             "adversarial",
             self.config.adversarial_weight,
@@ -122,9 +130,8 @@ where
         )];
         let weight = self.config.feature_weight;
         if weight > 0.0 {
-            let features = move |decoded: Tensor<3>| {
-                let found = other.features(decoded, None);
-                relative_difference(found, other.features(wave, None)).ok_or_else(|| {
+            let features = move |at: &Point<'_>| {
+                relative_difference(at.verdicts(), &judge(wave)).ok_or_else(|| {
                     let expected = "0: the discriminator has no features";
                     Error::config("feature_weight", weight, expected)
                 })
@@ -149,23 +156,31 @@ where
         let [real, fake] = match slot.and_then(Option::take) {
             Some(pair) => pair,
             None => {
-                let wave = batch.to_tensor(&context.device);
+                let wave = batch.normalized(&context.device);
                 let codec = model.codec.clone().no_grad();
+                check_wave(&wave, codec.channels(), codec.least_samples())?;
                 let decoded = codec
                     .reconstruct(wave.clone(), &mut context.rng)
                     .wave
                     .detach();
                 let time = decoded.dims()[2].min(wave.dims()[2]);
-                [wave.narrow(2, 0, time), decoded.narrow(2, 0, time)]
+                let wave = wave.narrow(2, 0, time);
+                let shape = SampleShape::of_batch(&wave);
+                model.discriminator.check_sample(shape)?;
+                [wave, decoded.narrow(2, 0, time)]
             }
         };
-        let [real, fake] = [real, fake].map(|x| model.discriminator.logits(x, None));
+        let [real, fake] = [real, fake].map(|x| model.discriminator.verdicts(x, None));
         let loss = self.config.adversarial;
-        let total = loss.discriminator_loss(real.clone(), fake.clone());
+        let over = |f: &dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<1>| {
+            let pairs = real.iter().zip(&fake);
+            mean(pairs.map(|(real, fake)| f(real.logits.clone(), fake.logits.clone())))
+        };
+        let total = over(&|real, fake| loss.discriminator_loss(real, fake));
         Ok(LossOutput::new(total)
-            .with_metric("real", real.clone().detach().mean())
-            .with_metric("fake", fake.clone().detach().mean())
-            .with_metric("accuracy", loss.accuracy(real, fake)))
+            .with_metric("real", over(&|real, _| real.detach().mean()))
+            .with_metric("fake", over(&|_, fake| fake.detach().mean()))
+            .with_metric("accuracy", over(&|real, fake| loss.accuracy(real, fake))))
     }
 }
 
@@ -189,8 +204,8 @@ where
 
     /// # Errors
     /// [`Error::InvalidArgument`] for sounds of another number of channels, or too few samples for
-    /// the codec or a mel; [`Error::Config`] for a `feature_weight` with a discriminator without
-    /// features.
+    /// the codec, a mel or the discriminator; [`Error::Config`] for a `feature_weight` with a
+    /// discriminator without features.
     fn losses(
         &mut self,
         model: &AdversarialCodec<M, C>,
@@ -227,13 +242,66 @@ where
     }
 }
 
-/// The mean over layers of `mean|x − y| / mean|y|`, `[1]`; `None` without layers.
-fn relative_difference(found: Vec<Tensor<2>>, expected: Vec<Tensor<2>>) -> Option<Tensor<1>> {
-    let layers = found.into_iter().zip(expected).map(|(x, y)| {
+/// The mean of numbers `[1]`, one for each discriminator.
+///
+/// # Panics
+/// If there are none.
+fn mean(of_each: impl Iterator<Item = Tensor<1>>) -> Tensor<1> {
+    Tensor::cat(of_each.collect(), 0).mean()
+}
+
+/// The mean over the layers of all discriminators of `mean|x − y| / mean|y|`, `[1]`; `None` without
+/// layers.
+fn relative_difference(found: &[Verdict], expected: &[Verdict]) -> Option<Tensor<1>> {
+    let layers = |verdicts: &[Verdict]| -> Vec<Tensor<2>> {
+        let each = verdicts.iter();
+        each.flat_map(|of| of.features.iter().cloned()).collect()
+    };
+    let layers = layers(found).into_iter().zip(layers(expected));
+    let layers = layers.map(|(x, y)| {
         let y = y.detach();
         let size = y.clone().abs().mean().clamp_min(LEAST_FEATURE);
         (x - y).abs().mean() / size
     });
     let layers: Vec<Tensor<1>> = layers.collect();
     (!layers.is_empty()).then(|| Tensor::cat(layers, 0).mean())
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use aigc_core::testing::{assert_close, values};
+    use burn::tensor::Device;
+
+    /// Each layer counts alike, whatever the size of its features.
+    #[test]
+    fn differences_are_relative_to_the_features_of_the_sound() {
+        let device = Device::flex().autodiff();
+        let layer = |values: [f32; 2]| Tensor::<2>::from_floats([values], &device);
+        let found = layer([1.0, 5.0]).require_grad();
+        let expected = layer([2.0, 2.0]).require_grad();
+        let verdict = |features: Vec<Tensor<2>>| Verdict {
+            logits: layer([0.0, 0.0]),
+            features,
+        };
+        // Of one discriminator with both layers, and of two with one each.
+        let distance = relative_difference(
+            &[verdict(vec![found.clone(), layer([100.0, 0.0])])],
+            &[
+                verdict(vec![expected.clone()]),
+                verdict(vec![layer([300.0, -100.0])]),
+            ],
+        );
+        // (1 + 3) / (2 + 2), and (200 + 100) / (300 + 100).
+        let distance = distance.unwrap();
+        assert_close(&values(distance.clone()), &[0.5 * (1.0 + 0.75)], 1e-6);
+        let gradients = distance.backward();
+        assert_close(
+            &values(found.grad(&gradients).unwrap()),
+            &[-0.125, 0.125],
+            1e-6,
+        );
+        assert!(expected.grad(&gradients).is_none());
+        assert!(relative_difference(&[verdict(vec![])], &[verdict(vec![])]).is_none());
+    }
 }

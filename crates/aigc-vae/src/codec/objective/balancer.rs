@@ -1,5 +1,6 @@
 //! The loss balancer of Encodec (Défossez et al. 2022, <https://arxiv.org/abs/2210.13438>, §3.4).
 
+use super::point::{Judge, Point};
 use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ const LEAST_NORM: f64 = 1e-12;
 pub(super) type Term<'a> = (
     &'static str,
     f64,
-    Box<dyn FnOnce(Tensor<3>) -> Result<Tensor<1>> + 'a>,
+    Box<dyn FnOnce(&Point<'_>) -> Result<Tensor<1>> + 'a>,
 );
 
 /// Values by name, each `[1]`.
@@ -31,18 +32,22 @@ pub(super) struct LossBalancer {
 impl LossBalancer {
     /// The loss of all terms, whose gradient is the balanced one, and the values of the terms. The
     /// value of the loss is the sum of the terms with their weights.
+    ///
+    /// Terms do not share a pass of the discriminators: a graph is freed with the first of the
+    /// gradients that are computed from it.
     pub(super) fn combine(
         &mut self,
         decoded: Tensor<3>,
+        judge: Judge<'_>,
         terms: Vec<Term<'_>>,
     ) -> Result<(Tensor<1>, Named)> {
         let total: f64 = terms.iter().map(|(_, weight, _)| weight).sum();
         let mut value: Option<Tensor<1>> = None;
-        let mut whole: Option<Tensor<3>> = None;
         let mut values = Vec::with_capacity(terms.len());
+        let mut gradients = Vec::with_capacity(terms.len());
         for (name, weight, function) in terms {
             let point = decoded.clone().detach().require_grad();
-            let term = function(point.clone())?;
+            let term = function(&Point::new(point.clone(), judge))?;
             let found = term.clone().detach();
             let weighted = found.clone() * weight;
             value = Some(match value {
@@ -50,32 +55,33 @@ impl LossBalancer {
                 None => weighted,
             });
             values.push((name, found));
-            let gradient = match term.is_tracked() {
-                true => point.grad(&term.backward()),
-                // A term that ignores the sounds.
-                false => None,
-            };
-            let Some(gradient) = gradient.filter(|_| weight > 0.0) else {
-                continue;
-            };
-            let norm = self.average(name, mean_norm(gradient.clone()));
-            let gradient = gradient * (weight / (total * (norm + LEAST_NORM)));
-            whole = Some(match whole {
-                Some(whole) => whole + gradient,
-                None => gradient,
-            });
+            // A term that ignores the sounds is not tracked.
+            if weight > 0.0
+                && term.is_tracked()
+                && let Some(gradient) = point.grad(&term.backward())
+            {
+                gradients.push((name, weight, gradient));
+            }
         }
         let value = value.unwrap_or_else(|| Tensor::zeros([1], &decoded.device()));
-        let Some(whole) = whole else {
+        let norms = gradients.iter();
+        let norms = mean_norms(norms.map(|(_, _, gradient)| gradient.clone()).collect());
+        let balanced = gradients.into_iter().zip(norms);
+        let balanced = balanced.map(|((name, weight, gradient), norm)| {
+            let norm = self.average(name, norm);
+            gradient * (weight / (total * (norm + LEAST_NORM)))
+        });
+        let Some(whole) = balanced.reduce(|sum, gradient| sum + gradient) else {
             return Ok((value, values));
         };
         let product = (decoded * Tensor::from_inner(whole)).sum();
         Ok((product.clone() - product.detach() + value, values))
     }
 
-    /// The moving average of a norm with a new one. The first averages are those of what there is.
+    /// The moving average of the norms of a term with a new norm. The averages are divided by the
+    /// sum of their weights, so that the first average is the first norm.
     fn average(&mut self, name: &str, norm: f64) -> f64 {
-        // Training stops at values that are not numbers; they do not belong into averages.
+        // Training stops at a value that is not finite. It must not enter an average.
         if !norm.is_finite() {
             return 1.0;
         }
@@ -105,10 +111,18 @@ impl LossBalancer {
     }
 }
 
-/// The norm of the gradient of a sound, averaged over the batch.
-fn mean_norm(gradient: Tensor<3>) -> f64 {
-    let squares = (gradient.clone() * gradient).flatten::<2>(1, 2).sum_dim(1);
-    f64::from(squares.sqrt().mean().into_scalar::<f32>())
+/// For each gradient of a batch, the norm of the gradient of a sound, averaged over the batch. All
+/// are read from the device at once.
+fn mean_norms(gradients: Vec<Tensor<3>>) -> Vec<f64> {
+    if gradients.is_empty() {
+        return vec![];
+    }
+    let norms = gradients.into_iter().map(|gradient| {
+        let squares = (gradient.clone() * gradient).flatten::<2>(1, 2).sum_dim(1);
+        squares.sqrt().mean()
+    });
+    let norms: Tensor<1> = Tensor::cat(norms.collect(), 0);
+    norms.into_data().iter::<f32>().map(f64::from).collect()
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -127,22 +141,27 @@ mod tests {
             (
                 "first",
                 3.0,
-                Box::new(|x: Tensor<3>| Ok(x.narrow(2, 0, 1).sum() * 1e-4)),
+                Box::new(|at: &Point<'_>| Ok(at.wave().narrow(2, 0, 1).sum() * 1e-4)),
             ),
             (
                 "second",
                 1.0,
-                Box::new(|x: Tensor<3>| Ok(x.narrow(2, 1, 1).sum() * 1e3)),
+                Box::new(|at: &Point<'_>| Ok(at.wave().narrow(2, 1, 1).sum() * 1e3)),
             ),
             (
                 "constant",
                 1.0,
-                Box::new(|x: Tensor<3>| Ok(x.detach().sum())),
+                Box::new(|at: &Point<'_>| Ok(at.wave().detach().sum())),
+            ),
+            (
+                "unused",
+                0.0,
+                Box::new(|at: &Point<'_>| Ok(at.wave().sum() * 7.0)),
             ),
         ];
-        let (loss, found) = balancer.combine(x.clone(), terms).unwrap();
+        let (loss, found) = balancer.combine(x.clone(), &|_| vec![], terms).unwrap();
         let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["first", "second", "constant"]);
+        assert_eq!(names, ["first", "second", "constant", "unused"]);
         let expected = 3.0 * 3.5e-4 + 1e3 + 4.5;
         assert_close(&values(loss.clone()), &[expected], 1e-2);
         let gradients = loss.backward();
@@ -156,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn averages_start_with_what_there_is() {
+    fn the_first_average_is_the_first_norm() {
         let mut balancer = LossBalancer::default();
         assert_eq!(balancer.average("term", 4.0), 4.0);
         let second = balancer.average("term", 2.0);

@@ -3,6 +3,7 @@
 use super::{
     balancer::{LossBalancer, Named, Term},
     config::CodecLossConfig,
+    point::{Judge, Point},
 };
 use aigc_core::{
     Error, Result,
@@ -49,26 +50,31 @@ impl CodecLoss {
     /// The terms of sounds decoded from `wave`, `[batch, channels, time]`.
     pub(super) fn terms(&self, wave: Tensor<3>) -> Vec<Term<'static>> {
         let (mel, target) = (self.mel.clone(), wave.clone());
-        let l1 = move |decoded: Tensor<3>| Ok((decoded - wave).abs().mean());
-        let mel = move |decoded: Tensor<3>| Ok(mel.forward(rows(decoded), rows(target)));
+        let l1 = move |at: &Point<'_>| Ok((at.wave() - wave).abs().mean());
+        let mel = move |at: &Point<'_>| Ok(mel.forward(rows(at.wave()), rows(target)));
         let l1: Term<'static> = ("l1", self.config.l1_weight, Box::new(l1));
         let mel: Term<'static> = ("mel", self.config.mel_weight, Box::new(mel));
         vec![l1, mel]
     }
 
-    /// The loss of all terms, and their values.
+    /// The loss of all terms, and their values. `judge` is the pass of the discriminators, which is
+    /// not made if no term needs it.
     pub(super) fn combine(
         &mut self,
         decoded: Tensor<3>,
+        judge: Judge<'_>,
         terms: Vec<Term<'_>>,
     ) -> Result<(Tensor<1>, Named)> {
         if let Some(balancer) = &mut self.balancer {
-            return balancer.combine(decoded, terms);
+            return balancer.combine(decoded, judge, terms);
         }
+        // A term without weight is a metric, which needs no gradient.
+        let constant = Point::new(decoded.clone().detach(), judge);
+        let point = Point::new(decoded.clone(), judge);
         let mut loss: Option<Tensor<1>> = None;
         let mut values = Vec::with_capacity(terms.len());
         for (name, weight, function) in terms {
-            let value = function(decoded.clone())?;
+            let value = function(if weight > 0.0 { &point } else { &constant })?;
             let term = value.clone() * weight;
             loss = Some(match loss {
                 Some(loss) => loss + term,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config` | the terms of the loss and their weights |
 //! | `loss` | the terms that compare sounds |
+//! | `point` | decoded sounds, and what discriminators make of them |
 //! | `balancer` | weights of gradients |
 //! | `usage` | the use of codebooks |
 //! | `adversarial` | training against a discriminator |
@@ -12,6 +13,7 @@ mod adversarial;
 mod balancer;
 mod config;
 mod loss;
+mod point;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 mod usage;
@@ -71,7 +73,8 @@ pub struct Reconstruction {
     pub wave: Tensor<3>,
     /// Codes of all codebooks, `[batch, codebooks, frames]`.
     pub codes: Tensor<3, Int>,
-    /// Losses of the quantiser by name, each `[1]`: means over the values of the batch.
+    /// Losses of the quantiser by name, each `[1]`: means over the values of the batch, summed over
+    /// codebooks, with the weights of the codec's configuration if it has some.
     pub losses: Vec<(&'static str, Tensor<1>)>,
     /// What [`TrainableCodec::update_codebooks`] needs, of a codec whose codes follow moving
     /// averages.
@@ -81,9 +84,9 @@ pub struct Reconstruction {
 /// Trains a codec `M` on the sounds of batches `B` to reproduce them: samples and log-mels are
 /// compared ([`CodecLossConfig`]), and the quantiser's losses are added.
 ///
-/// The metrics are the terms without weights, `l1`, `mel`, `commitment` (and `codebook`), and the
-/// use of every codebook ([`CodecUsage`]), of which there is an alert of the kind `codebook_usage`
-/// when it falls below a half.
+/// The metrics are the terms without the weights of the objective, `l1`, `mel`, `commitment` (and
+/// `codebook`), and the use of every codebook ([`CodecUsage`]). If the use of a codebook falls
+/// below a half, there is an alert of the kind `codebook_usage`.
 ///
 /// A batch has sounds of one length; silence that fills shorter ones is learned as well.
 #[derive(Debug)]
@@ -122,14 +125,14 @@ where
     /// [`Error::InvalidArgument`] for sounds of another number of channels, or too few samples for
     /// the codec or a mel.
     fn losses(&mut self, model: &M, batch: &B, context: &mut StepContext) -> Result<LossOutput> {
-        let wave = batch.to_tensor(&context.device);
+        let wave = batch.normalized(&context.device);
         let Pass {
             decoded,
             wave,
             quantizer,
         } = self.parts.pass(model, wave, context)?;
         let terms = self.parts.loss.terms(wave);
-        let (loss, values) = self.parts.loss.combine(decoded, terms)?;
+        let (loss, values) = self.parts.loss.combine(decoded, &|_| vec![], terms)?;
         Ok(quantizer.with(loss, values))
     }
 

@@ -3,15 +3,18 @@
 use super::*;
 use crate::codec::{DacConfig, DacModel, EncodecConfig, EncodecModel};
 use aigc_core::{
+    CancelToken,
     adversarial::SampleDiscriminator,
-    data::{DataLoader, DataLoaderConfig, InMemory, SampleShape},
+    data::{DataLoader, DataLoaderConfig, InMemory, SampleShape, ValueRange},
     nn::{Activation, Conv1d, Conv1dConfig},
     rng::InitWeights,
     testing::{temp_run, values},
-    train::{Event, Trainer, TrainerConfig},
+    train::{Event, StartFrom, Trainer, TrainerConfig},
 };
 use burn::tensor::{Device, TensorData};
 use std::collections::BTreeMap;
+
+mod discriminators;
 
 const TIME: usize = 160;
 const RATE: u32 = 800;
@@ -286,6 +289,88 @@ fn state_continues_bit_for_bit() {
     assert_eq!(first.state(), second.state());
     let message = second.load_state(Value::Null).unwrap_err().to_string();
     assert!(message.contains("`state.objective` is null"), "{message}");
+}
+
+/// Trains four steps, with a stop after `stop` of them; returns the final weights and the newest
+/// state, as bytes.
+fn train_adversarially(stop: Option<usize>) -> [Vec<u8>; 2] {
+    let run = temp_run().unwrap();
+    for (attempt, stop) in [stop, Some(usize::MAX)].into_iter().flatten().enumerate() {
+        let (config, model) = adversarial(&Device::flex(), 1);
+        let objective = Adversarial::new(config, &model).unwrap();
+        let flag = CancelToken::new();
+        let raise = flag.clone();
+        let start = match attempt {
+            0 => StartFrom::Fresh,
+            _ => StartFrom::Resume,
+        };
+        let config = TrainerConfig {
+            gradient_accumulation_steps: 2,
+            save_steps: 2,
+            ..trainer(4)
+        };
+        Trainer::new(config)
+            .with_start(start)
+            .with_cancel(flag)
+            .with_callback(move |event: &Event<'_>| {
+                if let Event::Step(report) = event
+                    && report.step == stop
+                {
+                    raise.cancel();
+                }
+            })
+            .fit(objective, model, &loader(4), &run)
+            .unwrap();
+    }
+    let state = run.latest_checkpoint().unwrap().path("state.json");
+    let files = [run.final_dir().join("model.safetensors"), state];
+    files.map(|path| std::fs::read(path).unwrap())
+}
+
+/// Both networks, the codebooks and the balanced gradients continue bit for bit.
+#[test]
+fn training_against_a_discriminator_resumes_exactly() {
+    assert!(train_adversarially(None) == train_adversarially(Some(3)));
+}
+
+/// Sounds whose values are stored from 0 to 1.
+#[derive(Debug)]
+struct UnitSounds(Sounds);
+
+impl SampleBatch<3> for UnitSounds {
+    fn to_tensor(&self, device: &Device) -> Tensor<3> {
+        (self.0.to_tensor(device) + 1.0) * 0.5
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample_shape(&self) -> SampleShape {
+        self.0.sample_shape()
+    }
+
+    fn value_range(&self) -> ValueRange {
+        ValueRange::Unit
+    }
+}
+
+/// Codecs get sounds from −1 to 1, in whatever range a batch stores them.
+#[test]
+fn sounds_are_normalized() {
+    let device = Device::flex().autodiff();
+    let codec = dac().init(&device).unwrap().init_weights(1);
+    let context = || StepContext::new(0, 1, device.clone(), Rng::new(1));
+    let mut plain = CodecObjective::<DacModel, Sounds>::new(loss(false), &codec).unwrap();
+    let batch = Sounds(sines(4));
+    let expected = plain.losses(&codec, &batch, &mut context()).unwrap();
+    let mut unit = CodecObjective::<DacModel, UnitSounds>::new(loss(false), &codec).unwrap();
+    let found = unit.losses(&codec, &UnitSounds(batch), &mut context());
+    let (found, expected) = (values(found.unwrap().loss), values(expected.loss));
+    assert!(
+        (found[0] - expected[0]).abs() < 1e-3 * expected[0],
+        "{found:?}, {expected:?}"
+    );
 }
 
 #[test]

@@ -9,17 +9,17 @@ pub use config::AutoencoderOobleckConfig;
 
 use super::{
     codes::check_wave,
-    files::{self, CONFIG},
-    waves::{WaveDecoder, WaveEncoder, WaveStyle, frames, least_samples},
+    files::{self, CodecFiles},
+    waves::{WaveDecoder, WaveEncoder, WaveStyle, decoded_samples, frames, least_samples},
 };
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Result,
     data::SampleShape,
     encoder::{Autoencoder, Posterior},
-    json,
-    nn::{Activation, layer_key},
-    weights::{Loaded, OpenOptions, WeightDtype, WeightReader},
+    nn::{Activation, PaddingMode},
+    ops,
+    weights::{Loaded, WeightDtype, WeightReader},
 };
 use burn::{
     module::Module,
@@ -27,8 +27,6 @@ use burn::{
 };
 use std::path::Path;
 
-/// Files of weights.
-const STEM: &str = "diffusion_pytorch_model";
 /// Least standard deviation of the posterior.
 const LEAST_STD: f64 = 1e-4;
 /// Distribution of decoded samples, for training as a [`Vae`].
@@ -85,13 +83,8 @@ impl AutoencoderOobleck {
     }
 
     aigc_core::open_methods!("diffusion_pytorch_model");
-
-    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
-        let config = json::read_file(&dir.join(CONFIG), AutoencoderOobleckConfig::from_json)?;
-        let variant = options.variant.as_deref();
-        let files = WeightReader::from_dir_with_variant(dir, &[STEM], variant)?;
-        Self::load(config, &files, options.dtype, device)
-    }
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub config: AutoencoderOobleckConfig, files: crate::models::HUB_FILES);
 
     /// A model from the text of its `config.json` and its weights, which may be a part of a larger
     /// file ([`WeightReader::subset`]).
@@ -105,33 +98,17 @@ impl AutoencoderOobleck {
         dtype: WeightDtype,
         device: &Device,
     ) -> Result<Loaded<Self>> {
-        Self::load(
-            AutoencoderOobleckConfig::from_json(config)?,
-            files,
-            dtype,
-            device,
-        )
+        Self::load_weights(Self::parse(config)?, files, dtype, device)
     }
 
-    fn load(
-        config: Loaded<AutoencoderOobleckConfig>,
-        files: &WeightReader,
-        dtype: WeightDtype,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        let init =
-            |config: &AutoencoderOobleckConfig, has_norm| Self::new(config, has_norm, device);
-        files::load(config, files, dtype, init, layer_key)
-    }
-
-    /// Writes a directory that diffusers opens: `config.json` and
-    /// `diffusion_pytorch_model.safetensors`.
+    /// Writes `config.json` and `diffusion_pytorch_model.safetensors` to a directory. diffusers
+    /// opens it unless the model was [folded](Self::fold_weight_norm).
     ///
     /// # Errors
     /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
     /// file cannot be written.
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        files::save(self, &self.config.to_json(), STEM, dir.as_ref(), layer_key)
+        files::save(self, &self.config.to_json(), dir.as_ref())
     }
 
     /// The model without weight norm, which computes the same with less work. diffusers does not
@@ -200,9 +177,52 @@ impl AutoencoderOobleck {
     }
 
     fn latents(&self) -> SampleShape {
+        SampleShape::new(&[self.config.decoder_input_channels, self.sample_frames()])
+    }
+
+    /// Frames of a sound of `sample_size` samples.
+    fn sample_frames(&self) -> usize {
         let frames = frames(self.config.sample_size, &self.config.downsampling_ratios);
         // A valid `sample_size` has a frame at least.
-        SampleShape::new(&[self.config.decoder_input_channels, frames.unwrap_or(1)])
+        frames.unwrap_or(1)
+    }
+
+    /// Samples that [`decode_samples`](Self::decode_samples) makes of `frames` frames.
+    fn samples_of(&self, frames: usize) -> usize {
+        match frames == self.sample_frames() {
+            true => self.config.sample_size,
+            false => decoded_samples(frames, &self.config.downsampling_ratios),
+        }
+    }
+
+    /// The sounds of latents. Those of as many frames as a sound of `sample_size` samples has are
+    /// cut to this length, or filled with zeros: the networks round lengths if a ratio is odd or
+    /// `sample_size` is not a multiple of the hop.
+    fn decode_samples(&self, latents: Tensor<3>) -> Tensor<3> {
+        let frames = latents.dims()[2];
+        let decoded = self.decode_latents(latents);
+        if frames != self.sample_frames() {
+            return decoded;
+        }
+        let (time, expected) = (decoded.dims()[2], self.config.sample_size);
+        match time < expected {
+            true => ops::pad1d(decoded, [0, expected - time], PaddingMode::Zeros),
+            false => decoded.narrow(2, 0, expected),
+        }
+    }
+}
+
+impl CodecFiles for AutoencoderOobleck {
+    type Config = AutoencoderOobleckConfig;
+
+    const STEMS: &'static [&'static str] = &["diffusion_pytorch_model"];
+
+    fn parse(text: &str) -> Result<Loaded<AutoencoderOobleckConfig>> {
+        AutoencoderOobleckConfig::from_json(text)
+    }
+
+    fn create(config: &AutoencoderOobleckConfig, has_norm: bool, device: &Device) -> Result<Self> {
+        Self::new(config, has_norm, device)
     }
 }
 
@@ -212,7 +232,7 @@ impl Autoencoder<3, 3> for AutoencoderOobleck {
     }
 
     fn decode(&self, z: Tensor<3>) -> Tensor<3> {
-        self.decode_latents(z)
+        self.decode_samples(z)
     }
 
     fn sample_shape(&self) -> SampleShape {
@@ -232,7 +252,7 @@ impl Vae<3, 3> for AutoencoderOobleck {
     }
 
     fn decode(&self, z: Tensor<3>) -> Likelihood<3> {
-        Likelihood::new(LIKELIHOOD, self.decode_latents(z))
+        Likelihood::new(LIKELIHOOD, self.decode_samples(z))
     }
 
     fn latent_shape(&self) -> SampleShape {
@@ -244,8 +264,11 @@ impl Vae<3, 3> for AutoencoderOobleck {
     }
 
     fn accepts(&self, shape: SampleShape) -> bool {
-        let least = least_samples(&self.config.downsampling_ratios);
-        matches!(shape.dims(), [channels, time]
-            if *channels == self.config.audio_channels && *time >= least)
+        let [channels, time] = *shape.dims() else {
+            return false;
+        };
+        let frames = frames(time, &self.config.downsampling_ratios);
+        let keeps_length = |frames| self.samples_of(frames) == time;
+        channels == self.config.audio_channels && frames.is_some_and(keeps_length)
     }
 }

@@ -30,6 +30,8 @@ const LOGVAR_RANGE: [f64; 2] = [-30.0, 20.0];
 macro_rules! video_methods {
     ($config:ident) => {
         aigc_core::open_methods!("diffusion_pytorch_model");
+        #[cfg(feature = "download")]
+        aigc_core::hub_methods!(pub config: $config, files: $crate::models::HUB_FILES);
 
         fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
             let create = |text: &str| Self::create(text, device);

@@ -11,7 +11,7 @@ pub struct SpeechItem {
     pub log_mel: Vec<f32>,
     /// Number of mels.
     pub mels: usize,
-    /// Who speaks.
+    /// Index of the speaker.
     pub speaker: usize,
 }
 
@@ -52,7 +52,7 @@ impl SpeechBatch {
         items.map(|item| item.log_mel.len() / item.mels).collect()
     }
 
-    /// Who speaks in each item.
+    /// Index of the speaker of each item.
     pub fn speakers(&self) -> Vec<usize> {
         self.items.iter().map(|item| item.speaker).collect()
     }

@@ -23,9 +23,10 @@ pub struct SpeakerConfig {
     pub tokenizer: VitsTokenizerConfig,
     /// What the spectrograms are; a vocoder has to read the same.
     pub mel: MelConfig,
-    /// Mean of all values of the spectrograms, which the network does not see.
+    /// Mean of all values of the spectrograms. It is subtracted from those that the network
+    /// receives; [`mel_statistics`](super::SpeechDataset::mel_statistics) computes it.
     pub mel_mean: f64,
-    /// Standard deviation of all values of the spectrograms, which the network does not see.
+    /// Standard deviation of all values of the spectrograms, by which they are divided.
     pub mel_std: f64,
     /// Number of speakers.
     pub num_speakers: usize,
@@ -77,7 +78,8 @@ impl Default for SpeakerConfig {
 }
 
 impl SpeakerConfig {
-    /// A small network for the symbols of a tokenizer and for these spectrograms.
+    /// A small network for the symbols of a tokenizer and for these spectrograms. The lexicon of
+    /// the tokenizer is not kept.
     pub fn new(tokenizer: &VitsTokenizer, mel: MelConfig) -> Self {
         Self {
             tokenizer: tokenizer.config().clone(),

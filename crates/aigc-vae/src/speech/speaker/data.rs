@@ -5,7 +5,7 @@ use crate::speech::VitsTokenizer;
 use aigc_core::{
     Error, Result,
     audio::Waveform,
-    check::{ensure, in_range},
+    check::{ensure, ensure_argument, in_range},
     data::Dataset,
     dsp::{MelConfig, MelSpectrogram},
     rng::Rng,
@@ -22,7 +22,7 @@ pub struct Utterance {
     pub wave: Waveform,
     /// The transcript.
     pub text: String,
-    /// Who speaks.
+    /// Index of the speaker.
     pub speaker: usize,
 }
 
@@ -45,14 +45,20 @@ impl SpeechDataset {
     /// The recordings with the symbols of a tokenizer and as these spectrograms.
     ///
     /// # Errors
-    /// [`Error::Config`] if the spectrograms are not possible; [`Error::InvalidArgument`] naming
-    /// the first recording of another sample rate, with unknown characters, with fewer frames than
-    /// symbols, or with samples that are not finite.
+    /// [`Error::Config`] if the spectrograms are not possible; [`Error::InvalidArgument`] if there
+    /// are no recordings, or naming the first one of another sample rate, with unknown characters,
+    /// without symbols, with fewer frames than symbols, or with samples that are not finite.
     pub fn new(
         utterances: Vec<Utterance>,
         tokenizer: VitsTokenizer,
         mel: MelConfig,
     ) -> Result<Self> {
+        ensure_argument(
+            !utterances.is_empty(),
+            "utterances",
+            "empty",
+            "at least one recording with its transcript",
+        )?;
         let mut of_speaker: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut mono = Vec::with_capacity(utterances.len());
         for (index, utterance) in utterances.into_iter().enumerate() {
@@ -96,7 +102,10 @@ impl SpeechDataset {
             let ids = ids.map_err(|error| named(error.to_string()))?;
             let frames = data.mel.stft().frames(utterance.wave.len());
             let frames = frames.map_err(|error| named(error.to_string()))?;
-            if ids.is_empty() || ids.len() > frames {
+            if !data.tokenizer.has_symbols(&ids) {
+                return Err(named("no symbols".into()));
+            }
+            if ids.len() > frames {
                 return Err(named(format!("{} symbols in {frames} frames", ids.len())));
             }
         }
@@ -105,7 +114,8 @@ impl SpeechDataset {
 
     /// In training, every item is 1 to `most` recordings of one speaker in random order, which
     /// follow from `seed`, with silence of up to 0.2 seconds between them, and their transcripts
-    /// with spaces between them. The first recording is that of the item.
+    /// with spaces between them. The first recording is that of the item. Where the joined
+    /// recordings have more symbols than frames, the item is the first recording alone.
     ///
     /// # Errors
     /// [`Error::Config`] unless `most` is 1 to 64, or if the voice has no space.
@@ -195,6 +205,74 @@ impl Dataset for SpeechDataset {
             text.push(' ');
             text.push_str(&next.text);
         }
-        self.item(&samples, &text, first.speaker)
+        let joined = self.item(&samples, &text, first.speaker)?;
+        // Spaces are further symbols, for which recordings that are as short as their symbols allow
+        // have no frames. Such an item would end the training.
+        match joined.ids.len() * joined.mels <= joined.log_mel.len() {
+            true => Ok(joined),
+            false => self.get(index),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(utterances: Vec<Utterance>) -> Result<SpeechDataset> {
+        let tokenizer = VitsTokenizer::from_texts(&["ab"]).unwrap();
+        SpeechDataset::new(utterances, tokenizer, MelConfig::hifi_gan(4000, 64, 32, 8))
+    }
+
+    /// Silence with the transcript "ab", which has five symbols. A frame has 32 samples.
+    fn utterance(samples: usize) -> Utterance {
+        Utterance {
+            wave: Waveform::silence(1, samples, 4000).unwrap(),
+            text: "ab".into(),
+            speaker: 0,
+        }
+    }
+
+    /// Recordings that have as many frames as symbols have none for the space between them.
+    #[test]
+    fn joined_recordings_have_frames_for_their_symbols() {
+        let data = dataset(vec![utterance(160)]).unwrap();
+        let data = data.with_joined(2, 1).unwrap();
+        let alone = data.get(0).unwrap();
+        assert_eq!(alone.ids.len() * alone.mels, alone.log_mel.len());
+        let mut joined = 0;
+        for epoch in 0..400 {
+            let item = data.get_in_epoch(0, epoch).unwrap();
+            assert!(item.ids.len() * item.mels <= item.log_mel.len());
+            joined += usize::from(item.ids.len() > alone.ids.len());
+        }
+        assert!(joined > 100, "{joined} of 400 are joined");
+    }
+
+    #[test]
+    fn unusable_recordings_are_named() {
+        type Change = fn(&mut Utterance);
+        let cases: [(Change, &str); 5] = [
+            (
+                |item| item.wave = Waveform::silence(1, 900, 8000).unwrap(),
+                "`utterances[1]` is 8000 Hz, expected 4000 Hz",
+            ),
+            (|item| item.text = "abc".into(), "'c'"),
+            (|item| item.text = " ".into(), "no symbols"),
+            (|item| *item = utterance(64), "5 symbols in 2 frames"),
+            (
+                |item| item.wave = Waveform::mono(vec![f32::NAN; 900], 4000).unwrap(),
+                "finite samples",
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut all = vec![utterance(900); 2];
+            change(&mut all[1]);
+            let message = dataset(all).unwrap_err().to_string();
+            let named = message.contains("`utterances[1]`");
+            assert!(named && message.contains(expected), "{message}");
+        }
+        let message = dataset(vec![]).unwrap_err().to_string();
+        assert!(message.contains("`utterances` is empty"), "{message}");
     }
 }

@@ -4,8 +4,8 @@ use super::{SpeakerConfig, decoder::MelDecoder};
 use crate::speech::{
     VitsTokenizer,
     duration::DurationPredictor,
-    layers::{Embedding, length_mask, repeat},
-    text_encoder::TextEncoder,
+    layers::{Embedding, length_mask, repeat, speaker_conditions},
+    text_encoder::{TextEncoder, check_length},
 };
 use aigc_core::{
     Error, Result,
@@ -47,7 +47,7 @@ pub struct Speaker {
 /// How a text is spoken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpeakerOptions {
-    /// Who speaks.
+    /// Index of the speaker.
     pub speaker: usize,
     /// Speed; durations are divided by it.
     pub speaking_rate: f64,
@@ -71,7 +71,8 @@ impl Default for SpeakerOptions {
 /// Spectrograms of texts.
 #[derive(Clone, Debug)]
 pub struct SpokenMel {
-    /// Log-mel spectrograms, `[batch, mels, frames]`.
+    /// Log-mel spectrograms, `[batch, mels, frames]`. What lies behind the frames of a text is
+    /// padding and has to be cut off; it is not silence.
     pub log_mel: Tensor<3>,
     /// Frames of each text.
     pub frames: Vec<usize>,
@@ -105,7 +106,9 @@ impl Speaker {
         &self.config
     }
 
-    /// The tokenizer of the model's symbols, which refuses unknown characters.
+    /// The tokenizer of the model's symbols, which refuses unknown characters. A lexicon is not a
+    /// part of a model: a speaker that was trained with one needs it again
+    /// ([`VitsTokenizer::with_lexicon`]).
     ///
     /// # Panics
     /// Never: the configuration was checked when the model was created.
@@ -113,12 +116,11 @@ impl Speaker {
         VitsTokenizer::new(self.config.tokenizer.clone()).expect("a valid configuration")
     }
 
-    /// The sound of a text.
+    /// The sound of a text, which is spelled by [`tokenizer`](Self::tokenizer), without a lexicon.
     ///
     /// # Errors
-    /// As [`mel`](Self::mel); [`Error::InvalidArgument`] naming characters that the speaker does
-    /// not know; [`Error::Config`] naming the first field in which the vocoder's spectrograms are
-    /// others; errors of the vocoder.
+    /// As [`speak_symbols`](Self::speak_symbols); [`Error::InvalidArgument`] naming characters that
+    /// the speaker does not know, or if the text is empty.
     pub fn speak(
         &self,
         text: &str,
@@ -126,8 +128,27 @@ impl Speaker {
         vocoder: &dyn Vocoder,
         rng: &mut Rng,
     ) -> Result<Waveform> {
+        let tokenizer = self.tokenizer();
+        let ids = tokenizer.encode(text)?;
+        let expected = "a text with at least one symbol";
+        let value = format!("{text:?}");
+        ensure_argument(tokenizer.has_symbols(&ids), "text", value, expected)?;
+        self.speak_symbols(ids, options, vocoder, rng)
+    }
+
+    /// The sound of the symbols of a text, such as those of a tokenizer with a lexicon.
+    ///
+    /// # Errors
+    /// As [`mel`](Self::mel); [`Error::Config`] naming the first field in which the spectrograms of
+    /// the vocoder differ from those of the speaker; errors of the vocoder.
+    pub fn speak_symbols(
+        &self,
+        ids: Vec<u32>,
+        options: &SpeakerOptions,
+        vocoder: &dyn Vocoder,
+        rng: &mut Rng,
+    ) -> Result<Waveform> {
         self.config.mel.check_same(vocoder.mel_config())?;
-        let ids = self.tokenizer().encode(text)?;
         let spoken = self.mel(&[ids], options, rng)?;
         let wave = vocoder.vocode(spoken.log_mel)?;
         Waveform::from_tensor(wave, self.config.mel.sample_rate)
@@ -136,9 +157,10 @@ impl Speaker {
     /// Spectrograms of the symbols of texts.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no texts, a text has no symbols, more than 2¹⁸
-    /// frames or an id that is no symbol's, or the speaker is unknown; [`Error::Config`] for an
-    /// option out of range; [`Error::NotFiniteSamples`] if durations or spectrograms become so.
+    /// [`Error::InvalidArgument`] if there are no texts, a text has no symbols, more symbols than
+    /// attention has memory for, more than 2¹⁸ frames or an id that is no symbol's, or the speaker
+    /// is unknown; [`Error::Config`] for an option out of range; [`Error::NotFiniteSamples`] if
+    /// durations or spectrograms are not finite.
     pub fn mel(
         &self,
         ids: &[Vec<u32>],
@@ -192,18 +214,8 @@ impl Speaker {
 
     /// The conditions of speakers; none for a model with one speaker.
     pub(super) fn speaker(&self, speakers: &[usize], device: &Device) -> Result<Option<Tensor<3>>> {
-        let known = self.config.num_speakers;
-        match speakers.iter().find(|speaker| **speaker >= known) {
-            Some(unknown) => Err(Error::argument(
-                "speaker",
-                unknown,
-                format!("below {known}"),
-            )),
-            None => {
-                let table = self.embed_speaker.as_ref();
-                Ok(table.map(|table| table.conditions(speakers, device)))
-            }
-        }
+        let (table, known) = (self.embed_speaker.as_ref(), self.config.num_speakers);
+        speaker_conditions(table, known, speakers, device)
     }
 
     /// Ids of symbols as a tensor `[batch, tokens]`, and the number of each text.
@@ -223,6 +235,7 @@ impl Speaker {
             return Err(Error::argument("ids", unknown, format!("below {known}")));
         }
         let most = lengths.iter().copied().max().unwrap_or(0);
+        check_length("ids", [ids.len(), most], self.config.num_attention_heads)?;
         let row = |ids: &Vec<u32>| {
             let mut row: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
             row.resize(most, 0);

@@ -129,17 +129,17 @@ impl VitsTokenizerConfig {
         let mut normal = String::with_capacity(text.len());
         let mut buffer = [0; 4];
         for c in text.chars() {
-            // Older Romanian texts have a cedilla, and the voice was trained on them.
-            let c = match c {
-                'ț' if self.language.as_deref() == Some("ron") => 'ţ',
-                c => c,
-            };
             if !self.normalize || self.id(c.encode_utf8(&mut buffer)).is_some() {
                 normal.push(c);
             } else {
                 normal.extend(c.to_lowercase());
             }
         }
-        normal
+        match self.language.as_deref() {
+            // Older Romanian texts have a cedilla in place of a comma, and voices were trained on
+            // them. Replaced after the change of case, so that the upper case letter is too.
+            Some("ron") => normal.replace('ț', "ţ"),
+            _ => normal,
+        }
     }
 }

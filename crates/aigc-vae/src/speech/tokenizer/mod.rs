@@ -194,11 +194,17 @@ impl VitsTokenizer {
         Ok(VitsTokens { ids, unknown })
     }
 
+    /// Whether the ids of a text have a symbol to speak: an empty text is a single blank if there
+    /// are blanks, and has no ids otherwise.
+    pub fn has_symbols(&self, ids: &[u32]) -> bool {
+        ids.len() > usize::from(self.config.add_blank)
+    }
+
     /// The symbols of several texts, padded at their ends.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode); [`Error::InvalidArgument`] naming a text without symbols, which
-    /// no voice can say.
+    /// As [`encode`](Self::encode); [`Error::InvalidArgument`] naming a text without ids. With
+    /// blanks, an empty text is one blank, as in transformers.
     pub fn encode_batch(&self, texts: &[impl AsRef<str>]) -> Result<VitsTokenBatch> {
         let mut batch = VitsTokenBatch {
             ids: vec![],

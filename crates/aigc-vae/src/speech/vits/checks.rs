@@ -139,6 +139,12 @@ impl VitsConfig {
             layers,
             &format!("a dilation of at most 65536, for a kernel of {kernel}"),
         )?;
+        ensure(
+            self.sampling_rate > 0,
+            "sampling_rate",
+            self.sampling_rate,
+            "at least 1 sample per second",
+        )?;
         check::positive("layer_norm_eps", self.layer_norm_eps)?;
         check::positive(
             "duration_predictor_tail_bound",
@@ -212,6 +218,7 @@ mod tests {
             (r#"{"window_size": null}"#, "`window_size` is null"),
             (r#"{"hidden_act": "cubic"}"#, "`hidden_act` is cubic"),
             (r#"{"speaking_rate": 0}"#, "`speaking_rate` is 0"),
+            (r#"{"sampling_rate": 0}"#, "`sampling_rate` is 0"),
             (
                 r#"{"duration_predictor_flow_bins": 1}"#,
                 "`duration_predictor_flow_bins` is 1",

@@ -6,13 +6,19 @@ use aigc_core::{
     checkpoint::write_atomic,
     json,
     nn::layer_key,
-    weights::{Loaded, OpenOptions, WeightDtype, WeightReader, save_tensors, save_weights},
+    weights::{
+        Loaded, OpenOptions, Originals, StoredParam, WeightDtype, WeightReader, edit_params,
+        save_tensors, stored_params,
+    },
 };
 use burn::{
     module::Module,
-    tensor::{Device, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// File of the configuration.
 const CONFIG: &str = "config.json";
@@ -25,6 +31,11 @@ const GAIN: &str = ".weight_norm.gain";
 
 impl VitsModel {
     aigc_core::open_methods!("model");
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(
+        pub config: VitsConfig,
+        files: aigc_core::hub_model::ModelFiles::TRANSFORMERS
+    );
 
     fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
         let config = json::read_file(&dir.join(CONFIG), VitsConfig::from_json)?;
@@ -57,34 +68,36 @@ impl VitsModel {
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let path = dir.join("model.safetensors");
-        save_tensors(&self.tensors(&path)?, &path)?;
+        save_tensors(&self.tensors()?, &dir.join("model.safetensors"))?;
         write_atomic(&dir.join(CONFIG), self.config().to_json().as_bytes())
     }
 
-    /// The weights under transformers' names, by way of the file `path`.
-    fn tensors(&self, path: &Path) -> Result<BTreeMap<String, TensorData>> {
-        save_weights(&self.clone().valid(), path)?;
-        let files = WeightReader::open(path)?;
+    /// The weights under transformers' names.
+    fn tensors(&self) -> Result<BTreeMap<String, TensorData>> {
+        let params = stored_params(self, layer_key);
+        let normalized: BTreeSet<&str> = params
+            .iter()
+            .filter_map(|param| param.path.strip_suffix(GAIN))
+            .collect();
         let mut tensors = BTreeMap::new();
-        for name in files.names() {
-            let values = files.read(name)?;
-            let mut shape = files.shape(name).unwrap_or_default().to_vec();
-            let layer = name.strip_suffix(".weight");
-            let is_direction = layer.is_some_and(|layer| files.contains(&format!("{layer}{GAIN}")));
-            let stored = match name.strip_suffix(GAIN) {
-                Some(layer) => {
+        // Changes nothing: this is the way to values as files have them.
+        let read = |param: &StoredParam, value: &dyn Fn() -> Tensor<2>| {
+            let mut shape = param.shape.clone();
+            let layer = param.path.strip_suffix(".weight");
+            let direction = layer.filter(|layer| normalized.contains(layer));
+            let name = match (param.path.strip_suffix(GAIN), direction) {
+                (Some(layer), _) => {
                     shape.extend([1, 1]);
                     format!("{layer}.parametrizations.weight.original0")
                 }
-                None if is_direction => {
-                    let layer = layer.unwrap_or_default();
-                    format!("{layer}.parametrizations.weight.original1")
-                }
-                None => name.to_owned(),
+                (None, Some(layer)) => format!("{layer}.parametrizations.weight.original1"),
+                (None, None) => param.name.clone(),
             };
-            tensors.insert(stored, TensorData::new(values, shape));
-        }
+            let values: Vec<f32> = value().into_data().iter::<f32>().collect();
+            tensors.insert(name, TensorData::new(values, shape));
+            Ok(None)
+        };
+        edit_params(self.valid(), layer_key, &mut Originals::default(), read)?;
         Ok(tensors)
     }
 }
@@ -97,7 +110,7 @@ mod tests {
         rng::{InitWeights, Rng},
         testing::values,
     };
-    use burn::tensor::{Int, Tensor};
+    use burn::tensor::Int;
 
     #[test]
     fn models_open_as_they_were_saved() {
@@ -125,6 +138,11 @@ mod tests {
             let gain = "flow.flows.0.wavenet.in_layers.0.parametrizations.weight.original0";
             assert_eq!(names.shape(gain), Some(&[16, 1, 1][..]));
             assert!(names.contains("text_encoder.encoder.layers.0.attention.q_proj.weight"));
+            assert!(names.names().all(|name| !name.contains("weight_norm")));
+            let files = std::fs::read_dir(dir.path()).unwrap().flatten();
+            let mut files: Vec<_> = files.map(|entry| entry.file_name()).collect();
+            files.sort();
+            assert_eq!(files, ["config.json", "model.safetensors"]);
             let opened = VitsModel::from_pretrained(dir.path(), &device).unwrap();
             assert!(opened.warnings().is_empty(), "{opened}");
             let speak = |model: &VitsModel| {

@@ -4,7 +4,11 @@ use super::{
     VitsConfig, VitsPosterior, coupling::CouplingFlow, posterior::PosteriorEncoder,
     stochastic::StochasticDurationPredictor,
 };
-use crate::speech::{duration::DurationPredictor, layers::Embedding, text_encoder::TextEncoder};
+use crate::speech::{
+    duration::DurationPredictor,
+    layers::{Embedding, speaker_conditions},
+    text_encoder::{TextEncoder, check_length},
+};
 use aigc_core::{Error, Result, check::ensure_argument};
 use burn::{
     module::Module,
@@ -58,7 +62,7 @@ enum Durations {
     Stochastic(StochasticDurationPredictor),
 }
 
-/// What the text encoder says about a text.
+/// Outputs of the text encoder.
 #[derive(Clone, Debug)]
 pub struct VitsText {
     /// Hidden states, `[batch, tokens, hidden_size]`.
@@ -90,16 +94,8 @@ impl VitsModel {
         speakers: &[usize],
         device: &Device,
     ) -> Result<Option<Tensor<3>>> {
-        let known = self.config.num_speakers;
-        if let Some(unknown) = speakers.iter().find(|speaker| **speaker >= known) {
-            return Err(Error::argument(
-                "speaker",
-                unknown,
-                format!("below {known}"),
-            ));
-        }
-        let table = self.embed_speaker.as_ref();
-        Ok(table.map(|table| table.conditions(speakers, device)))
+        let (table, known) = (self.embed_speaker.as_ref(), self.config.num_speakers);
+        speaker_conditions(table, known, speakers, device)
     }
 
     /// Encodes symbols.
@@ -109,8 +105,9 @@ impl VitsModel {
     /// - attention_mask: `[batch, tokens]`, true for tokens and false for padding
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no tokens, a token is not below `vocab_size`, or the
-    /// mask has another shape or a row without tokens.
+    /// [`Error::InvalidArgument`] if there are no tokens, more tokens than attention has memory
+    /// for, a token is not below `vocab_size`, or the mask has another shape or a row without
+    /// tokens.
     pub fn encode_text(
         &self,
         input_ids: Tensor<2, Int>,
@@ -123,6 +120,7 @@ impl VitsModel {
             format!("of shape {dims:?}"),
             "at least one token",
         )?;
+        check_length("input_ids", dims, self.config.num_attention_heads)?;
         let known = self.config.vocab_size as i64;
         let ids = input_ids.to_data();
         if let Some(unknown) = ids.iter::<i64>().find(|id| !(0..known).contains(id)) {

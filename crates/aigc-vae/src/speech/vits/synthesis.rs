@@ -9,14 +9,13 @@ use aigc_core::{
 };
 use burn::tensor::{Bool, Int, Tensor};
 
-/// Limit on the frames of a text: hours of speech. Latents of a damaged model can ask for any
-/// number.
-const MAX_FRAMES: usize = 1 << 20;
+/// Limit on the frames of a text: an hour of speech. A damaged model can predict any number.
+const MAX_FRAMES: usize = 1 << 18;
 
 /// How a text is spoken. Without a value, that of the model's configuration holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct VitsOptions {
-    /// Who speaks. Models with several speakers can do without one.
+    /// Index of the speaker. Without one, models with several speakers have no condition.
     pub speaker: Option<usize>,
     /// Speed; durations are divided by it.
     pub speaking_rate: Option<f64>,
@@ -26,10 +25,10 @@ pub struct VitsOptions {
     pub noise_scale_duration: Option<f64>,
 }
 
-/// Latents of texts, and how they came about.
+/// Latents of texts, with the results of the steps before them.
 #[derive(Clone, Debug)]
 pub struct VitsLatents {
-    /// What the text encoder says.
+    /// Outputs of the text encoder.
     pub text: VitsText,
     /// Logarithms of durations, `[batch, 1, tokens]`.
     pub log_duration: Tensor<3>,
@@ -52,8 +51,8 @@ impl VitsModel {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] as [`encode_text`](Self::encode_text), for an unknown speaker, or
-    /// for more than 2²⁰ frames; [`Error::Config`] for an option out of range;
-    /// [`Error::NotFiniteSamples`] if durations become so.
+    /// for more than 2¹⁸ frames; [`Error::Config`] for an option out of range;
+    /// [`Error::NotFiniteSamples`] if durations or latents are not finite.
     pub fn latents(
         &self,
         input_ids: Tensor<2, Int>,
@@ -118,6 +117,13 @@ impl VitsModel {
             z = z + noise * frames_of(&text.prior_log_variance).exp();
         }
         let latents = self.flow_inverse(z, &mask, speaker.as_ref()) * mask;
+        if !latents.clone().sum().into_scalar::<f32>().is_finite() {
+            return Err(Error::NotFiniteSamples {
+                what: "the latents".into(),
+                step: None,
+                hint: "the weights may be damaged; lower `noise_scale` otherwise".into(),
+            });
+        }
         Ok(VitsLatents {
             text,
             log_duration,
@@ -258,6 +264,12 @@ mod tests {
         let none = Tensor::<2, Bool>::from_data([[false; 4]], &Device::flex());
         let message = error(ids(&[[1, 2, 3, 4]]), Some(none), &plain);
         assert!(message.contains("all tokens of row 0"), "{message}");
+        let long = Tensor::<2, Int>::zeros([1, 20_000], &Device::flex());
+        let message = error(long, None, &plain);
+        assert!(
+            message.contains("1 texts of 20000 symbols, expected at most 16384"),
+            "{message}"
+        );
         let options = VitsOptions {
             speaker: Some(2),
             ..plain
@@ -278,7 +290,25 @@ mod tests {
             ..plain
         };
         let message = error(ids(&[[1, 2, 3, 4]]), None, &options);
-        assert!(message.contains("at most 1048576 frames"), "{message}");
+        assert!(message.contains("at most 262144 frames"), "{message}");
+    }
+
+    /// Damaged weights are an error, not a sound of `NaN`.
+    #[test]
+    fn latents_that_are_not_finite_are_an_error() {
+        let (options, rng) = (VitsOptions::default(), &mut Rng::new(0));
+        let mut noise = 0;
+        let mut draw = |shape: [usize; 3]| {
+            noise += 1;
+            match noise {
+                // The noise of durations is usable, that of latents is not.
+                1 => rng.normal(shape, &Device::flex()),
+                _ => Tensor::full(shape, f32::NAN, &Device::flex()),
+            }
+        };
+        let found = tiny(true).latents_with(ids(&[[1, 2, 3, 4]]), None, &options, &mut draw);
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains("the latents"), "{message}");
     }
 
     /// The table of log-likelihoods is that of normal distributions.

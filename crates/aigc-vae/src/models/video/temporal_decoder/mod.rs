@@ -14,6 +14,7 @@ use super::{
 use crate::{DiagonalGaussian, models::diffusers::blocks::Encoder};
 use aigc_core::{
     Result,
+    check::ensure_argument,
     nn::{Conv2d, Conv2dConfig, diffusers::diffusers_key},
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
@@ -44,7 +45,9 @@ impl AutoencoderKlTemporalDecoderConfig {
 /// An autoencoder of videos: the encoder sees each frame alone, the decoder a few neighbours of
 /// each, which removes flicker.
 ///
-/// A long video is decoded in parts of several frames, each as a video of its own.
+/// A long video is decoded in [chunks of several frames](Self::decode_chunks), each as a video of
+/// its own: the memory does not grow with the number of frames, and at a seam the decoder sees the
+/// neighbours on one side alone.
 #[derive(Module, Debug)]
 pub struct AutoencoderKlTemporalDecoder {
     encoder: Encoder,
@@ -80,6 +83,27 @@ impl AutoencoderKlTemporalDecoder {
         Ok(gaussian(out_of_batch(moments, count)))
     }
 
+    /// [`encode`](Self::encode) with `chunk` frames of each video at a time: the same posterior, in
+    /// less memory.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode);
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if `chunk` is 0.
+    pub fn encode_in_chunks(&self, frames: Tensor<5>, chunk: usize) -> Result<DiagonalGaussian<5>> {
+        let config = &self.config;
+        check_video("frames", &frames, config.in_channels, config.factor())?;
+        let (mut means, mut logvars) = (vec![], vec![]);
+        for part in chunks(frames, chunk)? {
+            let posterior = self.encode(part)?;
+            means.push(posterior.mean);
+            logvars.push(posterior.logvar);
+        }
+        Ok(DiagonalGaussian {
+            mean: Tensor::cat(means, 2),
+            logvar: Tensor::cat(logvars, 2),
+        })
+    }
+
     /// The frames of latents of the encoder, which are decoded together.
     ///
     /// # Shapes
@@ -93,6 +117,45 @@ impl AutoencoderKlTemporalDecoder {
     pub fn decode(&self, z: Tensor<5>) -> Result<Tensor<5>> {
         check_video("z", &z, self.config.latent_channels, 1)?;
         Ok(to_frames(self.decoder.forward(z)))
+    }
+
+    /// Decodes `chunk` frames of each video at a time, each chunk as a video of its own; `frames`
+    /// receives them in order. The memory needed does not depend on the number of frames.
+    ///
+    /// The frames of one video are those of diffusers with `decode_chunk_size`. With several
+    /// videos, diffusers has chunks that span two of them, unless `chunk` divides their length;
+    /// here, no chunk does.
+    ///
+    /// ```no_run
+    /// # fn main() -> aigc_core::Result<()> {
+    /// use aigc_core::device::device;
+    /// use aigc_vae::AutoencoderKlTemporalDecoder;
+    /// use burn::tensor::Tensor;
+    ///
+    /// let device = device("flex")?;
+    /// let vae = AutoencoderKlTemporalDecoder::from_pretrained("svd/vae", &device)?;
+    /// let z = Tensor::zeros([1, 4, 25, 72, 128], &device);
+    /// vae.decode_chunks(z, 8, |frames| {
+    ///     println!("{:?}", frames.dims()); // eight frames at a time, and the last one
+    ///     Ok(())
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and those of `frames`;
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if `chunk` is 0.
+    pub fn decode_chunks(
+        &self,
+        z: Tensor<5>,
+        chunk: usize,
+        mut frames: impl FnMut(Tensor<5>) -> Result<()>,
+    ) -> Result<()> {
+        check_video("z", &z, self.config.latent_channels, 1)?;
+        for part in chunks(z, chunk)? {
+            frames(self.decode(part)?)?;
+        }
+        Ok(())
     }
 
     /// Latents of the encoder as latent diffusion models have them, `z·scaling_factor`.
@@ -110,4 +173,12 @@ impl AutoencoderKlTemporalDecoder {
     pub fn unscale_latents(&self, z: Tensor<5>) -> Tensor<5> {
         z / self.config.scaling_factor
     }
+}
+
+/// `chunk` frames of each video at a time, in order; the last ones are what is left.
+fn chunks(x: Tensor<5>, chunk: usize) -> Result<impl Iterator<Item = Tensor<5>>> {
+    ensure_argument(chunk > 0, "chunk", chunk, "at least 1 frame")?;
+    let count = x.dims()[2];
+    let starts = (0..count).step_by(chunk);
+    Ok(starts.map(move |start| x.clone().narrow(2, start, chunk.min(count - start))))
 }

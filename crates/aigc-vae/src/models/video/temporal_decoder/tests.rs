@@ -46,6 +46,44 @@ fn frames_are_encoded_alone_and_decoded_together() {
     }
 }
 
+/// Each chunk is a video of its own, as with the `decode_chunk_size` of diffusers; encoding does
+/// not see chunks at all.
+#[test]
+fn chunks_are_videos_of_their_own() {
+    let (model, video) = (tiny(1), video(5));
+    let whole = model.encode(video.clone()).unwrap();
+    for (chunk, sizes) in [
+        (1, vec![1; 5]),
+        (2, vec![2, 2, 1]),
+        (5, vec![5]),
+        (8, vec![5]),
+    ] {
+        let posterior = model.encode_in_chunks(video.clone(), chunk).unwrap();
+        assert_close(&values(posterior.mean), &values(whole.mean.clone()), 1e-5);
+        let logvar = values(whole.logvar.clone());
+        assert_close(&values(posterior.logvar), &logvar, 1e-5);
+
+        let (mut start, mut found) = (0, vec![]);
+        let z = whole.mean.clone();
+        let collect = |frames: Tensor<5>| {
+            let size = frames.dims()[2];
+            let alone = model.decode(z.clone().narrow(2, start, size)).unwrap();
+            assert_close(&values(frames), &values(alone), 1e-5);
+            start += size;
+            found.push(size);
+            Ok(())
+        };
+        model.decode_chunks(z.clone(), chunk, collect).unwrap();
+        assert_eq!(found, sizes);
+    }
+    let z = whole.mean;
+    let error = model.decode_chunks(z.clone(), 0, |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("`chunk` is 0"), "{error}");
+    assert!(model.encode_in_chunks(video, 0).is_err());
+    let stop = |_| Err(aigc_core::Error::cancelled("decoding"));
+    assert!(model.decode_chunks(z, 1, stop).is_err());
+}
+
 #[test]
 fn latents_are_scaled_and_shapes_checked() {
     let model = tiny(1);

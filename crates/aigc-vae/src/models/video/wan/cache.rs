@@ -24,7 +24,7 @@ impl Cache {
         self.chunks == 1
     }
 
-    /// What the next layer kept.
+    /// The frames that the next layer kept of earlier chunks.
     pub(super) fn slot(&mut self) -> &mut Option<Tensor<5>> {
         if self.next == self.slots.len() {
             self.slots.push(None);

@@ -13,8 +13,8 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 
-/// The least length of a vector that is divided by.
-const LEAST_LENGTH: f64 = 1e-12;
+/// The square of the least length of a vector that is divided by, 10⁻¹².
+const LEAST_SQUARE: f64 = 1e-24;
 
 /// A convolution that [`causal`] applies, with frames of the same size.
 pub(super) fn causal_conv(channels: [usize; 2], device: &Device) -> Conv3d {
@@ -37,9 +37,11 @@ fn normed(x: Tensor<5>, gamma: Tensor<5>) -> Tensor<5> {
         _ => x,
     };
     let channels = x.dims()[1] as f64;
-    let length = (x.clone() * x.clone()).sum_dim(1).sqrt();
+    // Clamped before the root, whose slope at 0 is infinite.
+    let square = (x.clone() * x.clone()).sum_dim(1);
+    let length = square.clamp_min(LEAST_SQUARE).sqrt();
     let gamma = ops::cast(gamma, x.dtype()) * channels.sqrt();
-    ops::cast(x / length.clamp_min(LEAST_LENGTH) * gamma, dtype)
+    ops::cast(x / length * gamma, dtype)
 }
 
 /// A norm of root mean squares over channels. Its name does not end in `Norm`: the files call its
@@ -176,5 +178,15 @@ mod tests {
         let found = values(norm.forward(x.reshape([1, 2, 1, 1, 2])));
         let root = 2.0f32.sqrt();
         assert_close(&found, &[0.6 * root, 0.0, -1.6 * root, 0.0], 1e-6);
+    }
+
+    /// The gradient at a pixel of zeros is finite.
+    #[test]
+    fn zeros_have_gradients() {
+        let device = Device::flex().autodiff();
+        let norm = ChannelRms::new(2, &device);
+        let x = Tensor::<5>::zeros([1, 2, 1, 1, 1], &device).require_grad();
+        let gradient = x.grad(&norm.forward(x.clone()).sum().backward()).unwrap();
+        assert!(values(gradient).iter().all(|x| x.is_finite()));
     }
 }

@@ -1,6 +1,6 @@
 //! `AutoencoderKLWan`: Wan's autoencoder (Wan Team 2025, <https://arxiv.org/abs/2503.20314>,
 //! section 4.1). No frame sees later ones, so that a video is processed in chunks of a few frames,
-//! between which layers keep two frames each.
+//! between which each layer over time keeps the last two frames of its input.
 //!
 //! | file | content |
 //! |---|---|
@@ -105,7 +105,7 @@ impl AutoencoderKlWan {
     /// # Shapes
     /// - video: `[batch, channels, frames, height, width]`, in `[0, 1]`; sides that are multiples
     ///   of [`spatial_factor`](AutoencoderKlWanConfig::spatial_factor)
-    /// - output: over `[batch, z_dim, 1 + (frames − 1) / temporal factor, height / factor, …]`
+    /// - output: over `[batch, z_dim, 1 + groups·4 / temporal factor, height / factor, …]`
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for other channels or sides,
@@ -118,11 +118,11 @@ impl AutoencoderKlWan {
         let expected = format!("sides that are multiples of {factor}");
         let value = format!("{:?}", video.dims());
         ensure_argument(fits, "video", value, &expected)?;
-        let x = patched(to_network(video), config.patch());
         let (mut cache, mut parts) = (Cache::default(), vec![]);
         let (mut start, mut count) = (0, 1);
         while start + count <= frames {
-            let chunk = x.clone().narrow(2, start, count);
+            let chunk = to_network(video.clone().narrow(2, start, count));
+            let chunk = patched(chunk, config.patch());
             let moments = self.encoder.forward(chunk, &mut cache);
             parts.push(self.quant_conv.forward(moments));
             (start, count) = (start + count, CHUNK);
