@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 /// Rows of the tallest tile on any CPU: the maximum of [`tallest`].
-const TALLEST: usize = 8;
+pub(crate) const TALLEST: usize = 8;
 
 /// Rows of the tallest tile.
 pub(crate) const fn tallest<S: Simd>() -> usize {

@@ -16,8 +16,8 @@
 //! Winograd's algorithm (`winograd`) is used where it is estimated to be faster: kernels of 2 or 3
 //! taps per axis and phase of the stride, with more than a few channels. Single rows, of which most
 //! of a tile along two axes would be padding, have tiles along one (`line`): kernels of three taps
-//! or more, of any dilation, without stride. Kernels of one pixel, or of the whole map, are plain
-//! matrix products. Blocking follows Goto and van de Geijn 2008, "Anatomy of high-performance
+//! or more, of any dilation, without stride, and their weight gradients. Kernels of one pixel, or
+//! of the whole map, are plain matrix products. Blocking follows Goto and van de Geijn 2008, "Anatomy of high-performance
 //! matrix multiplication".
 
 mod correlate;
@@ -42,7 +42,7 @@ use super::{
 };
 use correlate::correlate;
 use gather::{Gather, Job, gather};
-use line::Line;
+use line::{Line, LineWeightGrad};
 use planes::Planes;
 use pointwise::{pointwise, pointwise_weight_grad};
 pub use sizes::ConvSizes;
@@ -321,6 +321,14 @@ pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
         return pointwise_weight_grad([sizes.channels_out, pixels, sizes.channels_in], x, dy);
     }
     let convolution = forward(x, &[], None, sizes);
+    if convolution.work >= WORTH_TRANSFORMS
+        && let Some(line) = Line::new(&convolution)
+    {
+        let weight_grad = LineWeightGrad { line, dy };
+        if weight_grad.is_faster() {
+            return weight_grad.run();
+        }
+    }
     match transformed(&convolution) {
         Some(all) if all.faster_weight_grad() => WeightGrad { all, dy, sizes }.run(),
         _ => correlate(x, dy, sizes.input_planes(), sizes),

@@ -1,33 +1,44 @@
 //! Convolutions of single rows with about half of the multiplications: Winograd's algorithm along
 //! the row.
 //!
-//! Neighbouring taps of a kernel of dilation `d` read pixels `d` apart, so a row is `d` rows of
-//! every `d`-th pixel, each with a kernel of dilation one. Four pixels of such a row are a tile; a
-//! kernel of more than three taps is a sum of kernels of four, each of which reads the tile after
-//! that of the one before, so that a tile is transformed once for all of them.
+//! Neighbouring taps of a kernel of dilation `d` read pixels `d` apart, so four pixels `d` apart
+//! are a tile. Tiles are counted by their first pixels: a group of `d` neighbouring ones, then the
+//! group `4·d` further on. A kernel of more than three taps is a sum of kernels of four, each of which reads the tile
+//! `d` after that of the one before, so that a tile is transformed once for all of them.
 //!
-//! Vectors hold the values of neighbouring tiles: planes with a stride of `4·d` hold each pixel of
-//! a tile in a row of its own.
+//! Vectors hold the values of neighbouring tiles: [`tiles`] copies each pixel of a tile to a row of
+//! its own.
 //!
 //! Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>.
 
 mod part;
 mod scheme;
+mod tiles;
+mod weight_grad;
+mod weights;
+
+pub(super) use weight_grad::WeightGrad as LineWeightGrad;
 
 use super::{
     gather::{Gather, PLANES_BYTES},
-    planes::Planes,
-    windows::{Window, fitting, windows},
+    windows::even,
 };
 use crate::{
     memory::{filled, volume},
     simd::{arch, vectors},
     threads::{Shared, for_each},
-    tile::{row_tiles, tallest, widest},
+    tile::{tallest, widest},
 };
 use part::Split;
 use pulp::{Simd, WithSimd};
 use scheme::{OUT, Scheme};
+
+/// The longest dilation: the tiles of a group are processed together, and the terms of its last tiles
+/// read as many tiles again.
+const MOST_DILATION: usize = 64;
+
+/// Transformed weights that are worth their memory.
+const MOST_WEIGHTS: usize = 16 << 20;
 
 /// A [`Gather`] of single rows.
 pub(super) struct Line<'a> {
@@ -39,13 +50,22 @@ pub(super) struct Line<'a> {
     elements: Vec<usize>,
     /// Kernels of `scheme.taps` taps.
     terms: usize,
-    /// Tiles of each of the `dilation` rows.
-    tiles: usize,
+    /// Groups of `dilation` neighbouring tiles.
+    groups: usize,
+}
+
+/// Neighbouring groups of tiles.
+#[derive(Clone, Copy)]
+struct Window {
+    /// The first group.
+    first: usize,
+    /// The number of groups.
+    groups: usize,
 }
 
 impl<'a> Line<'a> {
-    /// `None` if there are groups, strides or several rows, or if there are fewer than three taps,
-    /// or taps at unequal distances.
+    /// `None` if there are groups, strides or several rows, or fewer than three taps, or taps at
+    /// unequal or long distances, or more padding than taps, or if it would take much memory.
     pub(super) fn new(gather: &'a Gather<'a>) -> Option<Self> {
         let planes = &gather.planes;
         let [job] = &gather.jobs[..] else {
@@ -54,7 +74,8 @@ impl<'a> Line<'a> {
         let single = gather.groups == 1
             && gather.output[0] == 1
             && gather.output_stride == [1, 1]
-            && planes.size[0] == 1
+            && [planes.source[0], planes.size[0]] == [1, 1]
+            && planes.pad[0] == 0
             && planes.stride[1] == 1
             && planes.phases.len() == 1;
         if !single || job.taps.len() < 3 {
@@ -66,15 +87,20 @@ impl<'a> Line<'a> {
         let dilation = taps[1].0 - taps[0].0;
         let mut places = taps.iter().enumerate();
         let even = places.all(|(index, (place, _))| *place == index * dilation);
-        if !even || dilation == 0 {
+        if !even || !(1..=MOST_DILATION).contains(&dilation) {
             return None;
         }
         let scheme = Scheme::new(taps.len());
+        let terms = taps.len().div_ceil(scheme.taps);
+        let weights = [scheme.points(), terms, gather.channels, gather.rows];
+        if weights.into_iter().fold(1, usize::saturating_mul) > MOST_WEIGHTS {
+            return None;
+        }
         Some(Self {
             gather,
             dilation,
-            terms: taps.len().div_ceil(scheme.taps),
-            tiles: gather.output[1].div_ceil(OUT * dilation),
+            terms,
+            groups: gather.output[1].div_ceil(OUT * dilation),
             scheme,
             elements: taps.into_iter().map(|(_, element)| element).collect(),
         })
@@ -82,30 +108,32 @@ impl<'a> Line<'a> {
 
     /// Whether the algorithm is estimated to take less time than direct sums.
     pub(super) fn is_faster(&self) -> bool {
+        let [direct, products] = self.costs();
+        let [batch, channels, rows] =
+            [self.gather.batch, self.gather.channels, self.gather.rows].map(|size| size as f64);
+        let [lanes, _] = vectors();
+        let tiles = (self.groups * self.dilation).next_multiple_of(lanes) as f64;
+        // Copies and transforms of a tile of every input and output channel, and of the weights.
+        let tile = products + 10.0 * channels + 9.0 * rows;
+        let weights = 14.0 * self.terms as f64 * channels * rows;
+        clearly_faster(batch * tiles * tile + weights, direct)
+    }
+
+    /// Estimated cycles of direct sums, and those of the products of one tile.
+    fn costs(&self) -> [f64; 2] {
         let [lanes, _] = vectors();
         let Gather {
             batch,
             channels,
             rows,
+            output: [_, out],
             ..
         } = *self.gather;
-        let points = self.scheme.points();
         // Multiplications in a cycle: one vector of 16 lanes, or two of less.
-        let multiplications = (2 * lanes).min(16);
-        let tile = channels.saturating_mul(rows);
-        let direct = OUT * self.elements.len() * tile / multiplications;
-        // The products; copies and transforms of a tile of every input and output channel.
-        let products = points * self.terms * tile * 9 / 8 / multiplications;
-        let by_tile = products + 10 * channels + 9 * rows;
-        let tiles = self
-            .dilation
-            .saturating_mul(self.tiles.next_multiple_of(lanes));
-        // The transform of the weights.
-        let weights = 45 * self.terms * tile / batch;
-        let direct = (self.dilation * self.tiles).saturating_mul(direct);
-        let transformed = tiles.saturating_mul(by_tile).saturating_add(weights);
-        // Only where it is clearly less: direct sums need less memory.
-        transformed.saturating_add(transformed / 10) < direct
+        let pair = channels as f64 * rows as f64 / (2 * lanes).min(16) as f64;
+        let taps = self.elements.len() as f64 * pair;
+        let points = (self.scheme.points() * self.terms) as f64 * pair;
+        [batch as f64 * out as f64 * taps, points * 9.0 / 8.0]
     }
 
     /// Runs the algorithm with the selected instruction set.
@@ -113,96 +141,55 @@ impl<'a> Line<'a> {
         arch().dispatch(self)
     }
 
-    /// The planes of every `dilation`-th pixel from `phase` on, one for each pixel of a tile.
-    fn planes(&self, phase: usize) -> Planes {
-        let planes = &self.gather.planes;
-        let [row, _] = planes.phases[0];
-        Planes {
-            source: planes.source,
-            stride: [planes.stride[0], OUT * self.dilation],
-            pad: planes.pad,
-            phases: (0..OUT)
-                .map(|pixel| [row, pixel * self.dilation + phase])
-                .collect(),
-            first: planes.first,
-            // A term reads the tile after that of the term before, and the one after that.
-            size: [1, self.tiles + self.terms],
-        }
-        .checked()
+    /// Cuts the tiles into windows of `len` groups.
+    fn windows(&self, len: usize) -> Vec<Window> {
+        let window = |first: usize| Window {
+            first,
+            groups: len.min(self.groups - first),
+        };
+        (0..self.groups).step_by(len).map(window).collect()
     }
 
-    /// The windows of every `dilation`-th pixel from every phase on, and the rows of a part, so
-    /// that there are two parts for each thread.
-    fn division(&self, panel: usize, tallest: usize) -> (Vec<Vec<Window>>, usize) {
-        let grid = [1, self.tiles];
-        let bytes = PLANES_BYTES * OUT / self.scheme.points();
-        let mut len = fitting(&self.planes(0), grid, self.gather.channels, bytes, panel);
+    /// The windows, and the output channels of a part, so that there are two parts for each thread.
+    /// All windows but the last have about a multiple of `panel` tiles.
+    fn division(&self, panel: usize, tallest: usize) -> (Vec<Window>, usize) {
+        // Of the last panel of a unit, at most a sixteenth is not used.
+        let unit = (1..=panel)
+            .find(|groups| {
+                let tiles = groups * self.dilation;
+                tiles >= panel && 16 * (tiles.next_multiple_of(panel) - tiles) <= tiles
+            })
+            .unwrap_or(panel);
+        // The values at all points fit half of a second-level cache, unless the shortest window has
+        // more.
+        let bytes = volume(&[4, self.scheme.points(), self.gather.channels, self.dilation]);
+        let most = (PLANES_BYTES / bytes).saturating_sub(self.terms);
+        let mut len = even(self.groups, most.max(2 * self.terms).max(unit), unit);
         let mut rows = self.gather.rows.next_multiple_of(tallest);
         let wanted = match rayon::current_num_threads() {
             1 => 1,
             threads => 2 * threads,
         };
-        let units = self.gather.batch.saturating_mul(self.dilation);
         loop {
-            let parts = self.tiles.div_ceil(len) * self.gather.rows.div_ceil(rows);
-            if units.saturating_mul(parts) >= wanted {
+            let parts = self.groups.div_ceil(len) * self.gather.rows.div_ceil(rows);
+            if self.gather.batch.saturating_mul(parts) >= wanted {
                 break;
             }
-            if len > panel {
-                len = len.div_ceil(2).next_multiple_of(panel);
+            if len > unit {
+                len = len.div_ceil(2).next_multiple_of(unit);
             } else if rows > 4 * tallest {
                 rows = rows.div_ceil(2).next_multiple_of(tallest);
             } else {
                 break;
             }
         }
-        let of_phase = |phase| windows(&self.planes(phase), grid, &[], len);
-        ((0..self.dilation).map(of_phase).collect(), rows)
+        (self.windows(len), rows)
     }
+}
 
-    /// Transforms the weights: for every point, tiles of rows as in [`Gather`], with all terms of
-    /// a channel after those of the one before.
-    fn weights(&self, tallest: usize) -> Vec<f32> {
-        let Gather {
-            channels,
-            rows,
-            weight,
-            weight_strides: [row_stride, channel_stride],
-            ..
-        } = *self.gather;
-        let depth = volume(&[channels, self.terms]);
-        let tiles: Vec<(usize, usize)> = row_tiles(rows, tallest).collect();
-        let padded = tiles.last().map_or(0, |(first, height)| first + height);
-        let point_len = volume(&[padded, depth]);
-        let len = volume(&[self.scheme.points(), point_len]);
-        let write = |packed: &mut [f32]| {
-            let packed = Shared::new(packed);
-            for_each(tiles.len(), 8 * len, |index| {
-                let (first, height) = tiles[index];
-                for (point, factors) in (0..self.scheme.points()).zip(&self.scheme.kernel) {
-                    // SAFETY: tiles are disjoint, and the range ends with the iteration.
-                    let to =
-                        unsafe { packed.range(point * point_len + first * depth, height * depth) };
-                    for (term, to) in to.chunks_exact_mut(height).enumerate() {
-                        let elements = self.elements[term % self.terms * self.scheme.taps..].iter();
-                        for (row, to) in (first..).zip(to) {
-                            *to = 0.0;
-                            if row < rows {
-                                let at = row * row_stride + term / self.terms * channel_stride;
-                                for (element, factor) in
-                                    elements.clone().zip(&factors[..self.scheme.taps])
-                                {
-                                    *to += weight[at + element] * factor;
-                                }
-                            }
-                        }
-                    }
-                }
-            });
-        };
-        // SAFETY: the tiles cover all rows, and all points and terms are written.
-        unsafe { filled(len, write) }
-    }
+/// Whether estimated cycles are clearly less than those of direct sums, which need less memory.
+fn clearly_faster(cycles: f64, direct: f64) -> bool {
+    1.1 * cycles < direct
 }
 
 impl WithSimd for Line<'_> {
@@ -227,23 +214,20 @@ fn run<S: Simd, const POINTS: usize>(simd: S, line: &Line) -> Vec<f32> {
         work,
         ..
     } = *line.gather;
-    let weights = line.weights(tallest::<S>());
+    let weights = line.weights(simd);
     let (windows, block) = line.division(widest::<S>() * S::F32_LANES, tallest::<S>());
-    let (blocks, cuts) = (rows.div_ceil(block), windows[0].len());
+    let (blocks, cuts) = (rows.div_ceil(block), windows.len());
     let write = |y: &mut [f32]| {
         let y = Shared::new(y);
-        // Neighbouring parts have neighbouring windows, and write to different lines of a cache.
-        for_each(batch * windows.len() * cuts * blocks, work, |part| {
+        for_each(batch * cuts * blocks, work, |part| {
             let (part, first) = (part / blocks, part % blocks * block);
-            let (part, window) = (part / cuts, part % cuts);
             simd.vectorize(Split::<S, POINTS> {
                 line,
                 simd,
                 weights: &weights,
                 y: &y,
-                image: part / windows.len(),
-                phase: part % windows.len(),
-                window: &windows[part % windows.len()][window],
+                image: part / cuts,
+                window: windows[part % cuts],
                 rows: first..rows.min(first + block),
             });
         });

@@ -1,9 +1,10 @@
 //! The tiles of a window.
 
 use super::{
-    super::{gather::Gather, windows::Window},
-    Line,
+    super::gather::Gather,
+    Line, Window,
     scheme::{OUT, Scheme},
+    tiles::{SLACK, join},
 };
 use crate::{
     memory::volume,
@@ -28,9 +29,7 @@ pub(super) struct Split<'a, S, const POINTS: usize> {
     pub weights: &'a [f32],
     pub y: &'a Shared<'a, f32>,
     pub image: usize,
-    /// The first pixel of the window's row, which has every `dilation`-th.
-    pub phase: usize,
-    pub window: &'a Window,
+    pub window: Window,
     pub rows: Range<usize>,
 }
 
@@ -45,7 +44,6 @@ impl<S: Simd, const POINTS: usize> pulp::NullaryFnOnce for Split<'_, S, POINTS> 
             weights,
             y,
             image,
-            phase,
             window,
             rows,
         } = self;
@@ -64,29 +62,32 @@ impl<S: Simd, const POINTS: usize> pulp::NullaryFnOnce for Split<'_, S, POINTS> 
             ..
         } = *line.gather;
         let (lanes, width) = (S::F32_LANES, widest::<S>() * S::F32_LANES);
-        let [_, tiles] = window.size;
+        let (read, tiles) = (line.tiles_read(window), window.groups * dilation);
         let (depth, block) = (channels * terms, BLOCK * tallest::<S>());
-        // Values at one point of one channel: a term reads the tile after that of the term before.
-        let row_len = (tiles + terms - 1).next_multiple_of(lanes);
-        let plane_len = window.planes.channel_len();
+        // Values at one point of one channel.
+        let row_len = (read - dilation).next_multiple_of(lanes);
         let mut scratch = Scratch::new([
-            plane_len + lanes,
-            volume(&[POINTS, channels, row_len]) + terms + width,
+            OUT * read,
+            OUT * read + SLACK * lanes,
+            volume(&[POINTS, channels, row_len]) + lanes,
             volume(&[POINTS, block, width]),
             OUT * width,
         ]);
-        let [planes, mapped, sums, pixels] = scratch.split();
-        let source_len = window.planes.source[0] * window.planes.source[1];
+        let [padded, tile_rows, mapped, sums, pixels] = scratch.split();
+        let source_len = line.gather.planes.source[1];
         for channel in 0..channels {
             let map = &x[(image * channels + channel) * source_len..][..source_len];
-            window.plan.fill(map, &mut planes[..plane_len]);
+            line.fill(map, window, padded, tile_rows);
             let to = &mut mapped[channel * row_len..];
-            to_points::<S, POINTS>(simd, scheme, planes, to, row_len, channels * row_len);
+            to_points::<S, POINTS>(simd, line, tile_rows, to, row_len, channels * row_len);
         }
-        // The offset of every term.
+        // The offset of every term, which reads the tile `dilation` after that of the one before.
         let offsets: Vec<usize> = (0..depth)
-            .map(|term| term / terms * row_len + term % terms)
+            .map(|term| term / terms * row_len + term % terms * dilation)
             .collect();
+        // The pixels of the window.
+        let start = window.first * OUT * dilation;
+        let len = (OUT * tiles).min(out - start);
         let point_len = weights.len() / POINTS;
         for first in (0..tiles).step_by(width) {
             let count = width.min(tiles - first);
@@ -142,48 +143,39 @@ impl<S: Simd, const POINTS: usize> pulp::NullaryFnOnce for Split<'_, S, POINTS> 
                         bias,
                         pixels,
                     );
-                    let step = OUT * dilation;
-                    let map = (image * all_rows + channel) * out;
-                    for (pixel, from) in pixels.chunks_exact(width).enumerate() {
-                        let at = (window.first[1] + first) * step + pixel * dilation + phase;
-                        let inside = out.saturating_sub(at).div_ceil(step).min(count);
-                        if inside == 0 {
-                            continue;
-                        }
-                        let to = y.pointer(map + at, (inside - 1) * step + 1);
-                        for (index, value) in from[..inside].iter().enumerate() {
-                            // SAFETY: in bounds, by `pointer`; parts have disjoint rows, tiles and
-                            // phases.
-                            unsafe { to.add(index * step).write(*value) };
-                        }
-                    }
+                    let map = (image * all_rows + channel) * out + start;
+                    // SAFETY: parts have disjoint rows and windows.
+                    let map = unsafe { y.range(map, len) };
+                    let pixels = std::array::from_fn(|pixel| &pixels[pixel * width..][..count]);
+                    join(pixels, first, dilation, map);
                 }
             }
         }
     }
 }
 
-/// Transforms the tiles of a channel, of which pixel `p` is row `p` of `planes`, to all points,
-/// `point_len` elements apart: `len` values, whole vectors, of which the last may mean nothing.
+/// Transforms the tiles of a channel, of which pixel `p` is row `p` of `tile_rows`, as
+/// [`fill`](Line::fill) writes it, to all points, `point_len` elements apart: `len` values, whole
+/// vectors, of which the last may mean nothing.
 #[inline(always)]
-fn to_points<S: Simd, const POINTS: usize>(
+pub(super) fn to_points<S: Simd, const POINTS: usize>(
     simd: S,
-    scheme: &Scheme,
-    planes: &[f32],
+    line: &Line,
+    tile_rows: &[f32],
     to: &mut [f32],
     len: usize,
     point_len: usize,
 ) {
     let lanes = S::F32_LANES;
-    // The rows are followed by `lanes` elements. Beyond the tiles, any values will do.
-    let plane_len = (planes.len() - lanes) / OUT;
+    // Beyond the tiles, any values will do.
+    let row_len = (tile_rows.len() - SLACK * lanes) / OUT;
     for at in (0..len).step_by(lanes) {
         let mut pixels = [simd.splat_f32s(0.0); POINTS];
         for (pixel, value) in pixels.iter_mut().enumerate() {
-            let from = pixel % OUT * plane_len + at + pixel / OUT;
-            *value = S::as_simd_f32s(&planes[from..from + lanes]).0[0];
+            let from = pixel % OUT * row_len + at + pixel / OUT * line.dilation;
+            *value = S::as_simd_f32s(&tile_rows[from..from + lanes]).0[0];
         }
-        for (point, factors) in scheme.input.iter().enumerate().take(POINTS) {
+        for (point, factors) in line.scheme.input.iter().enumerate().take(POINTS) {
             let mut sum = simd.splat_f32s(0.0);
             for (factor, pixel) in factors.iter().zip(pixels) {
                 sum = simd.mul_add_e_f32s(simd.splat_f32s(*factor), pixel, sum);

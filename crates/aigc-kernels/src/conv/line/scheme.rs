@@ -8,10 +8,11 @@ pub(super) const OUT: usize = 4;
 pub(super) const MOST_TAPS: usize = 4;
 
 /// The most points of a scheme.
-pub(super) const MOST_POINTS: usize = OUT + MOST_TAPS - 1;
+const MOST_POINTS: usize = OUT + MOST_TAPS - 1;
 
 /// The algorithm F(4, 3) with 6 multiplications in place of 12, or F(4, 4) with 7 in place of 16.
-/// The rounding errors of both are about those of direct sums.
+/// The rounding errors of the first are up to twice those of direct sums, of the second up to three
+/// times.
 pub(super) struct Scheme {
     /// Adjacent taps.
     pub taps: usize,
@@ -25,7 +26,7 @@ pub(super) struct Scheme {
 
 impl Scheme {
     /// The scheme for `taps` taps: F(4, 3) for up to three, F(4, 4) for more, which it takes four
-    /// at a time.
+    /// at a time: as many as a tile has pixels, so that the next term reads the next tile.
     pub(super) fn new(taps: usize) -> Self {
         let (near, far) = (std::f64::consts::FRAC_1_SQRT_2, std::f64::consts::SQRT_2);
         match taps {

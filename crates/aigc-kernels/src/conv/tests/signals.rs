@@ -293,13 +293,14 @@ fn long_signals_repeat_on_any_number_of_threads() {
 #[test]
 fn rows_by_winograd_match_direct_sums() {
     let mut rng = Rng::new(19);
-    let mut compared = [0; 2];
+    let mut compared = [0; 3];
     for _ in 0..200 {
         let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
-        let (kernel, dilation) = (pick(3, 13), pick(1, 5));
+        let (kernel, dilation) = (pick(3, 13), [1, 2, 3, 4, 5, 7, 40][pick(0, 6)]);
         let reach = dilation * (kernel - 1);
         let padding = pick(0, reach);
-        let input = pick((reach + 1).saturating_sub(2 * padding).max(1), 300);
+        let least = (reach + 1).saturating_sub(2 * padding).max(1);
+        let input = pick(least, least.max(300));
         let sizes = ConvSizes {
             batch: pick(1, 3),
             channels_in: pick(1, 30),
@@ -333,6 +334,20 @@ fn rows_by_winograd_match_direct_sums() {
             }
             compared[direction] += 1;
         }
+        let work = forward(&x, &[], None, sizes);
+        let line = || Line::new(&work).map(|line| LineWeightGrad { line, dy: &dy });
+        let Some(first) = line() else {
+            continue;
+        };
+        let mut results = vec![first.run()];
+        results.extend(line().map(|line| line.with_simd(pulp::Scalar)));
+        results.extend(line().map(|line| line.with_simd(pulp::Scalar128b)));
+        results.extend(line().map(|line| line.with_simd(pulp::Scalar512b)));
+        let expected = correlate(&x, &dy, sizes.input_planes(), sizes);
+        for result in results {
+            assert_close(&result, &expected, &sizes);
+        }
+        compared[2] += 1;
     }
     assert!(compared.iter().all(|count| *count > 150), "{compared:?}");
 }
@@ -355,7 +370,11 @@ fn rows_by_winograd_are_selected() {
     };
     let faster = |sizes: ConvSizes| {
         let forward = forward(&[], &[], None, sizes);
-        Line::new(&forward).map(|line| line.is_faster())
+        let line = Line::new(&forward)?;
+        let sums = line.is_faster();
+        let weight_grad = LineWeightGrad { line, dy: &[] }.is_faster();
+        assert_eq!(weight_grad, sums, "{sizes:?}");
+        Some(sums)
     };
     assert_eq!(faster(sizes), Some(true));
     let dilated = ConvSizes {
@@ -383,6 +402,73 @@ fn rows_by_winograd_are_selected() {
         ..sizes
     };
     assert_eq!(faster(tall), None);
+    // Several rows, of which one is left, and rows of padding.
+    let cropped = ConvSizes {
+        input: [2, 8000],
+        stride: [2, 1],
+        ..sizes
+    };
+    assert_eq!(faster(cropped), None);
+    let padded = ConvSizes {
+        padding: [1, 3],
+        stride: [3, 1],
+        ..sizes
+    };
+    assert_eq!(faster(padded), None);
+    // Most of a tile would lie beyond a short row.
+    let far = ConvSizes {
+        input: [1, 150],
+        output: [1, 150],
+        padding: [0, 180],
+        dilation: [1, 60],
+        ..sizes
+    };
+    assert_eq!(faster(far), Some(false));
+    let further = ConvSizes {
+        padding: [0, 300],
+        dilation: [1, 100],
+        ..sizes
+    };
+    assert_eq!(faster(further), None);
+}
+
+/// Shapes that no network of sound has, of a size at which Winograd's algorithm is considered, and
+/// weight gradients of several groups of windows.
+#[test]
+fn large_rows_match_f64() {
+    let mut rng = Rng::new(23);
+    let several = ConvSizes {
+        batch: 4,
+        channels_in: 64,
+        channels_out: 64,
+        groups: 1,
+        input: [1, 1300],
+        output: [1, 1300],
+        kernel: [1, 11],
+        stride: [1, 1],
+        padding: [0, 5],
+        dilation: [1, 1],
+    };
+    for sizes in [
+        several,
+        ConvSizes {
+            input: [2, 1300],
+            stride: [2, 1],
+            ..several
+        },
+        ConvSizes {
+            padding: [1, 5],
+            stride: [3, 1],
+            ..several
+        },
+        ConvSizes {
+            output: [3, 1300],
+            padding: [1, 5],
+            ..several
+        },
+    ] {
+        assert_matches_f64(&mut rng, sizes);
+    }
 }
 
 #[test]
