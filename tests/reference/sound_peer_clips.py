@@ -5,16 +5,24 @@ import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 RATE = 8000
 
 
+def names(folder, test):
+    """Path, digit and speaker of every file of a split, in the order of the names."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(folder, "**", "*.wav"), recursive=True)):
+        digit, speaker, index = os.path.basename(path)[:-4].split("_")
+        if (int(index) < 5) == test:
+            found.append((path, int(digit), speaker))
+    return found
+
+
 def recordings(folder, test):
     """Samples, scaled to a peak of 0.95, and digits of a split, in the order of the names."""
     found = []
-    for path in sorted(glob.glob(os.path.join(folder, "**", "*.wav"), recursive=True)):
-        digit, _, index = os.path.basename(path)[:-4].split("_")
-        if (int(index) < 5) == test:
-            with wave.open(path) as file:
-                samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
-            samples = samples / np.abs(samples).max() * 0.95
-            found.append((torch.tensor(samples, dtype=torch.float32), int(digit)))
+    for path, digit, _speaker in names(folder, test):
+        with wave.open(path) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+        samples = samples / np.abs(samples).max() * 0.95
+        found.append((torch.tensor(samples, dtype=torch.float32), digit))
     return found
 
 

@@ -21,8 +21,8 @@ def factor(step, steps, warmup, least=0.0):
     return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def train(step, steps, optimizers, warmup, least=0.0):
-    """Runs all steps; the median of their milliseconds."""
+def train(step, steps, optimizers, warmup, least=0.0, after=None):
+    """Runs all steps; the median of their milliseconds. `after` is not timed."""
     times, bases = [], [[g["lr"] for g in o.param_groups] for o in optimizers]
     for index in range(steps):
         for optimizer, base in zip(optimizers, bases):
@@ -33,18 +33,20 @@ def train(step, steps, optimizers, warmup, least=0.0):
         times.append(1000 * (time.perf_counter() - began))
         if index % 100 == 99:
             print(f"# {index + 1} {loss:.4f}", flush=True)
+        if after:
+            after(index + 1)
     return float(np.median(times))
 
 
 class Average:
-    """A moving average of weights whose decay grows to 0.999."""
+    """A moving average of weights whose decay grows to `most`."""
 
-    def __init__(self, model):
-        self.model, self.updates = copy.deepcopy(model), 0
+    def __init__(self, model, most=0.999):
+        self.model, self.most, self.updates = copy.deepcopy(model), most, 0
 
     @torch.no_grad()
     def follow(self, model):
+        decay = min(self.most, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        decay = min(0.999, (1 + self.updates) / (10 + self.updates))
         for ours, theirs in zip(self.model.parameters(), model.parameters()):
             ours.lerp_(theirs, 1 - decay)

@@ -1,21 +1,32 @@
-"""The networks of `reproduce_sound` and `music` in PyTorch: milliseconds a step, and quality after
-as many steps, beside ours in docs/results.md.
+"""The networks of `reproduce_sound`, `speak`, `effects` and `music` in PyTorch: milliseconds a
+step, and quality after as many steps, beside ours in docs/results.md.
 
     pip install torch numpy safetensors transformers diffusers
-    python sound_peers.py codec --data RECORDINGS --classifier DIR [--steps 6000]
+    python sound_peers.py codec --data RECORDINGS --classifier DIR [--steps 15000]
     python sound_peers.py vocoder --data RECORDINGS --classifier DIR [--steps 10000]
     python sound_peers.py mel --data RECORDINGS --classifier DIR [--steps 3000]
-    python sound_peers.py chorales --data Jsb16thSeparated.json.gz [--steps 3000]
+    python sound_peers.py codes --data RECORDINGS --codec DIR --classifier DIR \\
+        --speaker-classifier DIR [--steps 4000]
+    python sound_peers.py speech --data RECORDINGS --classifier DIR [--steps 5000]
+    python sound_peers.py effects --classifier DIR [--steps 1500]
+    python sound_peers.py chorales --data JSB [--steps 3000]
+    python sound_peers.py chorales --data JSB --grid quarters [--steps 4000]
 
-RECORDINGS has FSDD's WAV files; indices below 5 are the test set. DIR is the `final` of
-`reproduce_sound classifier`, so that both sides are read by the same network; without it, nothing
-is read. Sizes, batches, losses, optimizers, schedules and averages of weights are ours; the order
-of the data and the initial weights are not. Networks are those of transformers (Encodec without
-its quantiser, HiFi-GAN) and diffusers (U-net); quantiser, HiFi-GAN with a harmonic source, discriminators
-and GPT are written here.
+RECORDINGS has FSDD's WAV files; indices below 5 are the test set. JSB has
+Jsb16thSeparated.json.gz and jsb-chorales-quarter.json.gz. Effects are computed here, by the recipes
+of the library. --classifier is the `final` of `reproduce_sound classifier`, --speaker-classifier
+that with `--label speaker`, --codec the `codec` of `reproduce_sound codec`; for `effects`,
+--classifier is the `model/classifier` of a run of `effects`, for `speech` the `reader/final` of a
+run of `speak`. So both sides are read by the same
+networks, and learn the same codes; without a classifier, nothing is read.
+
+Sizes, batches, losses, optimizers, schedules and averages of weights are ours; the order of the
+data and the initial weights are not. Networks are those of transformers (Encodec without its
+quantiser, HiFi-GAN, MusicGen's decoder) and diffusers (U-net); quantiser, HiFi-GAN with a harmonic
+source, discriminators and GPT are written here.
 Prints one JSON line; times are of training steps alone, medians. --network chooses the vocoder.
-The number of clips that are measured is set by --clips, the number of samples of `mel` by
---samples.
+--clips is the number of clips that are measured, or of effects that are learned; --samples the
+number of sounds that `mel`, `codes`, `speech` and `effects` draw.
 """
 import argparse, json, math, time
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -25,22 +36,33 @@ from sound_peer_chorales import chorales
 from sound_peer_clips import (
     RATE, RESOLUTIONS, Classifier, LogMel, distances, fitted, kept, recordings, share,
     stft_distance)
+from sound_peer_codes import codes
+from sound_peer_effects import effects
 from sound_peer_layers import Periods, Quantizer, Resolution
 from sound_peer_source import Generator, pitch_of, scaled
-from sound_peer_train import Average, order, train
+from sound_peer_spectra import Images, draw, learn
+from sound_peer_speech import speech
+from sound_peer_train import order, train
 
 P = argparse.ArgumentParser()
-P.add_argument("what", choices=["codec", "vocoder", "mel", "chorales"])
-P.add_argument("--data", required=True)
+P.add_argument("what", choices=[
+    "codec", "vocoder", "mel", "codes", "speech", "effects", "chorales"])
+P.add_argument("--data")
+P.add_argument("--codec")
 P.add_argument("--classifier")
+P.add_argument("--speaker-classifier")
+P.add_argument("--grid", choices=["sixteenths", "quarters"], default="sixteenths")
 P.add_argument("--steps", type=int)
 P.add_argument("--network", choices=["nsf", "hifi-gan"], default="nsf")
 P.add_argument("--critics-from", type=int, default=5000)
-P.add_argument("--clips", type=int, default=300)
-P.add_argument("--samples", type=int, default=300)
+P.add_argument("--clips", type=int)
+P.add_argument("--samples", type=int)
 P.add_argument("--seed", type=int, default=0)
 P.add_argument("--threads", type=int, default=2)
 A = P.parse_args()
+for option in ["data"] * (A.what != "effects") + ["codec"] * (A.what == "codes"):
+    if not getattr(A, option):
+        P.error(f"{A.what} needs --{option}")
 torch.set_num_threads(A.threads)
 torch.manual_seed(A.seed)
 
@@ -165,59 +187,27 @@ def vocoder(steps):
 
 
 def mel(steps):
-    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
-    low, high, spectrum = math.log(1e-5), 0.5, LogMel(512, 128, 40, 384)
-
-    def image(x):
-        log_mel = spectrum(F.pad(fitted(x, RATE), (0, 192))[None])
-        return 2 * ((log_mel - low) / (high - low)).clamp(0, 1) - 1
-
-    clips = [(image(x), digit) for x, digit in recordings(A.data, False)]
-    network = UNet2DModel(
-        sample_size=(40, 64), in_channels=1, out_channels=1, layers_per_block=1,
-        block_out_channels=(32, 64, 128), norm_num_groups=8, num_class_embeds=11,
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"))
-    noising, average = DDPMScheduler(), Average(network)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3, (0.9, 0.99))
-    batches = order(len(clips), 16)
-
-    def step(_):
-        chosen = next(batches)
-        x = torch.stack([clips[i][0] for i in chosen])
-        digits = torch.tensor([clips[i][1] for i in chosen])
-        digits = torch.where(torch.rand(len(digits)) < 0.1, torch.tensor(10), digits)
-        noise, times = torch.randn_like(x), torch.randint(1000, (len(x),))
-        noisy = noising.add_noise(x, noise, times)
-        loss = F.mse_loss(network(noisy, times, digits).sample, noise)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        average.follow(network)
-        return loss.item()
-
-    ms = train(step, steps, [optimizer], 200)
+    images, clips = Images(LogMel(512, 128, 40, 384), 64, 0.5), recordings(A.data, False)
+    waves = torch.stack([fitted(x, RATE) for x, _ in clips])
+    digits = torch.tensor([digit for _, digit in clips])
+    ms, network = learn(images.of(waves), digits, (32, 64, 128), 10, steps, batch=16, warmup=200,
+                        decay=0.999)
     if not A.classifier:
         return dict(ms=ms)
-    best, digits, waves = average.model.eval(), torch.arange(A.samples) % 10, []
-    with torch.no_grad():
-        for part in digits.split(50):
-            plan = DPMSolverMultistepScheduler(use_karras_sigmas=True, thresholding=True)
-            plan.set_timesteps(20)
-            x = torch.randn(len(part), 1, 40, 64)
-            both = torch.cat([part, torch.full_like(part, 10)])
-            for at in plan.timesteps:
-                told, untold = best(torch.cat([x, x]), at, both).sample.chunk(2)
-                x = plan.step(untold + 2.0 * (told - untold), at, x).prev_sample
-            log_mel = low + (x[:, 0].clamp(-1, 1) + 1) / 2 * (high - low)
-            waves += list(spectrum.griffin_lim(log_mel))
+    digits = torch.arange(A.samples or 300) % 10
+    waves = images.waves(draw(network, digits))
     return dict(ms=ms, right=share(Classifier(A.classifier)(waves), digits.tolist()))
 
 
-STEPS = dict(codec=6000, vocoder=10000, mel=3000, chorales=3000)
+STEPS = dict(codec=15000, vocoder=10000, mel=3000, codes=4000, speech=5000, effects=1500,
+             chorales=4000 if A.grid == "quarters" else 3000)
 steps = A.steps or STEPS[A.what]
-WORK = dict(codec=codec, vocoder=vocoder, mel=mel,
-            chorales=lambda steps: chorales(A.data, steps))
+WORK = dict(
+    codec=codec, vocoder=vocoder, mel=mel,
+    codes=lambda steps: codes(steps, A.data, A.codec, A.classifier, A.speaker_classifier,
+                              A.samples or 600, A.clips),
+    speech=lambda steps: speech(A, steps),
+    effects=lambda steps: effects(steps, A.clips or 4096, A.classifier, A.samples or 320, A.seed),
+    chorales=lambda steps: chorales(A.data, A.grid, steps))
 found = WORK[A.what](steps)
 print(json.dumps(dict(what=A.what, steps=steps, seed=A.seed, threads=A.threads, **found)))

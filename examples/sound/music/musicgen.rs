@@ -6,7 +6,7 @@ use aigc_core::{
     audio::{WavFormat, WavWriter},
 };
 use aigc_examples::{Progress, is_stop, outln};
-use aigc_examples_sound::{SoundGallery, Speed, reported};
+use aigc_examples_sound::{SoundGallery, Speed, reported, wav_path};
 use aigc_pipelines::music::{GeneratedMusic, MusicOptions, MusicRequest, MusicgenPipeline};
 use anyhow::{Context, Result};
 use std::{path::Path, time::Instant};
@@ -19,9 +19,9 @@ const FILE: &str = "music.wav";
 /// # Errors
 /// Errors of the folder, the request and the files.
 pub(crate) fn run(args: &Args, dir: &Path, stop: &CancelToken) -> Result<()> {
+    let path = wav_path(&args.run, FILE)?;
     let device = args.run.device()?;
     let pipeline = reported(MusicgenPipeline::from_pretrained(dir, &device)?);
-    let path = args.run.out.clone().unwrap_or_else(|| FILE.into());
     let made = match make(args, &pipeline, &path, stop) {
         Ok(made) => made,
         Err(error) if is_stop(&error, stop) => {

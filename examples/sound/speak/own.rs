@@ -21,7 +21,7 @@ use aigc_core::{
     train::{EmaConfig, LrSchedule, StartFrom, TrainerConfig},
 };
 use aigc_examples::{after_training, outln};
-use aigc_examples_sound::reported;
+use aigc_examples_sound::{reported, wav_path};
 use aigc_gan::vocoder::NsfHifiGan;
 use aigc_vae::speech::{
     Speaker, SpeakerConfig, SpeechBatch, SpeechDataset, SpeechObjective, VitsTokenizer,
@@ -69,6 +69,7 @@ fn settings(run: &RunDir) -> Result<Settings> {
 /// # Errors
 /// If the training of the run has not ended, or the text cannot be spoken.
 pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken) -> Result<()> {
+    let path = wav_path(&args.run, "speech.wav")?;
     let run = RunDir::open(dir)?;
     let settings = settings(&run)?;
     let weights = run.final_dir();
@@ -78,6 +79,14 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken
     }
     let speaker = reported(Speaker::from_pretrained(&weights, device)?);
     let names = settings.data.speakers;
+    let speakers = speaker.config().num_speakers.max(1);
+    if names.len() != speakers {
+        let reason = format!(
+            "its settings name {} speakers, its voice has {speakers}",
+            names.len()
+        );
+        return Err(Error::run(dir, reason).into());
+    }
     let request = Request::new(args, speaker.tokenizer(), &names, args.run.seed)?;
 
     let of_vocoder = run.path().join(vocoder::NAME).join("final");
@@ -114,7 +123,6 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken
         names,
         weights,
     };
-    let path = args.run.out.clone().unwrap_or_else(|| "speech.wav".into());
     voice.speak(&request, &path, device)?;
     if let Some(count) = args.check {
         let report = path.with_extension("json");

@@ -51,10 +51,17 @@ impl SoundFile {
     /// Appends a piece, `[1, time]`.
     ///
     /// # Errors
+    /// As [`push_wave`](Self::push_wave).
+    pub(crate) fn push(&mut self, samples: Tensor<2>) -> Result<()> {
+        self.push_wave(&Waveform::from_tensor(samples, self.sample_rate)?)
+    }
+
+    /// Appends a piece.
+    ///
+    /// # Errors
     /// [`Error::Io`] if the file cannot be written; [`Error::InvalidArgument`] for samples that are
     /// not finite.
-    pub(crate) fn push(&mut self, samples: Tensor<2>) -> Result<()> {
-        let piece = Waveform::from_tensor(samples, self.sample_rate)?;
+    pub(crate) fn push_wave(&mut self, piece: &Waveform) -> Result<()> {
         let now = self.started.elapsed();
         let first = self.spent.map_or(now, |(first, _)| first);
         self.spent = Some((first, now));
@@ -62,7 +69,7 @@ impl SoundFile {
             Some(writer) => writer,
             None => WavWriter::create(&self.path, 1, self.sample_rate, WavFormat::default())?,
         };
-        writer.write(&piece)?;
+        writer.write(piece)?;
         writer.flush()?;
         self.writer = Some(writer);
         self.samples.extend_from_slice(piece.channel(0));

@@ -34,9 +34,9 @@ pub(crate) const SHARE: f64 = 0.5;
 
 const STEPS: usize = 10_000;
 
-/// Step at which discriminators begin, if there are enough steps: spectra alone come close sooner.
-/// The default time limit ends before it.
-const CRITICS: usize = 8000;
+/// Share of the steps after which discriminators begin: spectra alone come close sooner. On two
+/// cores, the default time limit ends before it.
+const CRITICS: f64 = 0.8;
 
 /// Length of a stretch of sound, half a second.
 const STRETCH: usize = 4000;
@@ -99,7 +99,7 @@ pub(crate) fn train(
     let given = Settings {
         model: NsfHifiGanConfig::speech_8khz(),
         trainer: trainer(stage.seed, SHARE * minutes),
-        objective: VocoderObjectiveConfig::speech_8khz(CRITICS.min(steps / 2)),
+        objective: VocoderObjectiveConfig::speech_8khz((CRITICS * steps as f64) as usize),
     };
     mel.check_same(&given.model.mel_config)?;
     let prepared = stage.prepare(NAME, SHARE, given)?;

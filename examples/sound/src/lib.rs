@@ -4,6 +4,7 @@
 
 mod gallery;
 mod mel_images;
+mod out;
 mod reported;
 mod run_state;
 mod spectrum_scheduler;
@@ -13,6 +14,7 @@ mod vocoder;
 
 pub use gallery::{SoundGallery, hash_weights};
 pub use mel_images::{MelBatch, MelImageConfig, MelImages, MelSample, collate_mels};
+pub use out::wav_path;
 pub use reported::reported;
 pub use run_state::RunState;
 pub use spectrum_scheduler::spectrum_scheduler;

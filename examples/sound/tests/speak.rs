@@ -312,7 +312,41 @@ fn voices_of_vits_speak_whole_and_in_pieces() {
     let (_, other) = say("other.wav", &["--speaker", "2", "--rate", "0.2"]);
     assert_ne!(other, whole);
 
-    let cases: [(&[&str], &str); 5] = [
+    // Long texts sentence by sentence, without marks of words.
+    let long = "what is that noise in the dark. ".repeat(40);
+    let printed = speak(
+        folder,
+        &[
+            &long,
+            "--model",
+            "voice",
+            "--skip-unknown",
+            "--out",
+            "long.wav",
+        ],
+    );
+    assert!(printed.contains("real-time factor"), "{printed}");
+    assert!(!printed.contains("s  noise\n"), "{printed}");
+    let one = speak(
+        folder,
+        &[
+            &long[..60],
+            "--model",
+            "voice",
+            "--skip-unknown",
+            "--out",
+            "one.wav",
+        ],
+    );
+    assert!(one.contains("s  noise\n"), "{one}");
+    assert!(
+        read_wav(at("long.wav")).unwrap().seconds()
+            > 10.0 * read_wav(at("one.wav")).unwrap().seconds()
+    );
+    assert!(at("long.png").is_file());
+
+    let cases: [(&[&str], &str); 6] = [
+        (&["a", "--model", "voice", "--out", "a.png"], ".wav"),
         (&["what?", "--model", "voice"], "'?'"),
         (&["a", "--model", "voice", "--speaker", "3"], "below 3"),
         (&["a", "--model", "voice", "--speaker", "ann"], "--speaker"),

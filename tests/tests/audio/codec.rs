@@ -7,15 +7,18 @@ use aigc_core::{
     data::{DataLoader, DataLoaderConfig, InMemory, SampleBatch, SampleShape},
     device::device,
     rng::{InitWeights, Rng},
-    train::{Event, StartFrom, Trainer, TrainerConfig},
+    train::{Event, Objective, StartFrom, Trainer, TrainerConfig},
 };
 use aigc_tests::fixtures::{Case, every};
-use aigc_vae::codec::{
-    AutoencoderOobleck, CodecLossConfig, CodecObjective, DacModel, EncodecConfig, EncodecFrames,
-    EncodecModel,
+use aigc_vae::{
+    KlWeight, VaeObjective,
+    codec::{
+        AutoencoderOobleck, AutoencoderOobleckConfig, CodecLossConfig, CodecObjective, DacModel,
+        EncodecConfig, EncodecFrames, EncodecModel,
+    },
 };
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use std::path::Path;
+use std::{path::Path, sync::Mutex};
 
 fn flex() -> Device {
     device("flex").unwrap()
@@ -171,9 +174,60 @@ fn sines() -> InMemory<Vec<f32>> {
     InMemory((0..24).map(sine).collect())
 }
 
-/// Trains eight steps, with a stop after `stop` of them; returns the final weights and the newest
-/// state, as bytes.
-fn train(folder: &Path, stop: Option<usize>) -> [Vec<u8>; 2] {
+/// Trains `steps` steps, with a stop after `stop` of them; returns the final weights and the newest
+/// state, as bytes, and the losses.
+fn train<O: Objective<Batch = Sounds>>(
+    folder: &Path,
+    [steps, stop]: [usize; 2],
+    begin: &dyn Fn() -> (O, O::Model),
+) -> ([Vec<u8>; 2], Vec<f64>) {
+    let loader = DataLoader::new(
+        sines(),
+        Sounds,
+        DataLoaderConfig {
+            batch_size: 4,
+            num_workers: 0,
+            ..DataLoaderConfig::default()
+        },
+    )
+    .unwrap();
+    let run = RunDir::create(folder.join("run")).unwrap();
+    let losses = Mutex::new(Vec::new());
+    let attempts = if stop < steps { 2 } else { 1 };
+    for start in [StartFrom::Fresh, StartFrom::Resume]
+        .into_iter()
+        .take(attempts)
+    {
+        let (objective, model) = begin();
+        let flag = CancelToken::new();
+        let raise = flag.clone();
+        let trainer = TrainerConfig {
+            learning_rate: 3e-3,
+            gradient_accumulation_steps: 2,
+            save_steps: 4,
+            ..TrainerConfig::new(steps)
+        };
+        Trainer::new(trainer)
+            .with_start(start)
+            .with_cancel(flag)
+            .with_callback(|event: &Event<'_>| {
+                if let Event::Step(report) = event {
+                    losses.lock().unwrap().push(report.losses[0].1);
+                    if report.step == stop {
+                        raise.cancel();
+                    }
+                }
+            })
+            .fit(objective, model, &loader, &run)
+            .unwrap();
+    }
+    let state = run.latest_checkpoint().unwrap().path("state.json");
+    let files = [run.final_dir().join("model.safetensors"), state];
+    let files = files.map(|path| std::fs::read(path).unwrap());
+    (files, losses.into_inner().unwrap())
+}
+
+fn encodec() -> (CodecObjective<EncodecModel, Sounds>, EncodecModel) {
     let config = EncodecConfig {
         target_bandwidths: vec![0.4, 0.8],
         sampling_rate: 800,
@@ -190,56 +244,51 @@ fn train(folder: &Path, stop: Option<usize>) -> [Vec<u8>; 2] {
         balance: true,
         ..CodecLossConfig::new(800)
     };
-    let loader = DataLoader::new(
-        sines(),
-        Sounds,
-        DataLoaderConfig {
-            batch_size: 4,
-            num_workers: 0,
-            ..DataLoaderConfig::default()
-        },
-    )
-    .unwrap();
-    let run = RunDir::create(folder.join("run")).unwrap();
-    for (attempt, stop) in [stop, Some(usize::MAX)].into_iter().flatten().enumerate() {
-        let codec: EncodecModel = config.init(&flex()).unwrap().init_weights(1);
-        let objective = CodecObjective::new(loss.clone(), &codec).unwrap();
-        let flag = CancelToken::new();
-        let raise = flag.clone();
-        let start = match attempt {
-            0 => StartFrom::Fresh,
-            _ => StartFrom::Resume,
-        };
-        let trainer = TrainerConfig {
-            learning_rate: 3e-3,
-            gradient_accumulation_steps: 2,
-            save_steps: 4,
-            ..TrainerConfig::new(8)
-        };
-        Trainer::new(trainer)
-            .with_start(start)
-            .with_cancel(flag)
-            .with_callback(move |event: &Event<'_>| {
-                if let Event::Step(report) = event
-                    && report.step == stop
-                {
-                    raise.cancel();
-                }
-            })
-            .fit(objective, codec, &loader, &run)
-            .unwrap();
-    }
-    let state = run.latest_checkpoint().unwrap().path("state.json");
-    let files = [run.final_dir().join("model.safetensors"), state];
-    files.map(|path| std::fs::read(path).unwrap())
+    let codec: EncodecModel = config.init(&flex()).unwrap().init_weights(1);
+    (CodecObjective::new(loss, &codec).unwrap(), codec)
+}
+
+fn oobleck() -> (
+    VaeObjective<AutoencoderOobleck, Sounds, 3, 3>,
+    AutoencoderOobleck,
+) {
+    let config = AutoencoderOobleckConfig {
+        encoder_hidden_size: 8,
+        downsampling_ratios: vec![4, 2],
+        channel_multiples: vec![1, 2],
+        decoder_channels: 4,
+        decoder_input_channels: 4,
+        audio_channels: 1,
+        sampling_rate: 800,
+        sample_size: TIME,
+    };
+    let model = config.init(&flex()).unwrap().init_weights(1);
+    (VaeObjective::new(KlWeight::new(0.1)).unwrap(), model)
+}
+
+/// Trains with a stop and without one: the same weights, state and losses.
+fn assert_resumes_exactly<O: Objective<Batch = Sounds>>(
+    steps: usize,
+    begin: &dyn Fn() -> (O, O::Model),
+) -> Vec<f64> {
+    let [whole, stopped] = [usize::MAX, 3].map(|stop| {
+        let folder = tempfile::tempdir().unwrap();
+        train(folder.path(), [steps, stop], begin)
+    });
+    assert!(whole == stopped);
+    whole.1
 }
 
 /// Codebooks, dropout of codebooks, balanced gradients and usage continue bit for bit.
 #[test]
 fn training_of_a_codec_resumes_exactly() {
-    let [whole, stopped] = [None, Some(3)].map(|stop| {
-        let folder = tempfile::tempdir().unwrap();
-        train(folder.path(), stop)
-    });
-    assert!(whole == stopped);
+    assert_resumes_exactly(8, &encodec);
+}
+
+#[test]
+fn training_of_oobleck_lowers_the_loss_and_resumes_exactly() {
+    let losses = assert_resumes_exactly(16, &oobleck);
+    assert_eq!(losses.len(), 16);
+    let [first, last] = [losses[0], losses[15]];
+    assert!(last < 0.9 * first, "{first} {last}");
 }

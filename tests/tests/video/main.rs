@@ -5,6 +5,7 @@
 mod animate_diff;
 mod autoencoders;
 mod data;
+mod gradients;
 mod kinds;
 mod output;
 mod transformers;

@@ -15,6 +15,7 @@
 //! | [`moving_digits`] | clips of digits that move, from any set of images |
 //! | [`video`] | clips, batches |
 //! | [`sound`] | directories of sounds, batches |
+//! | [`midi`] | directories of MIDI files |
 //! | `folder` | a directory of images (feature `image`) |
 //! | `transforms` | shifts, flips, JPEG, noise and blur of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
@@ -37,8 +38,10 @@ pub mod idx;
 mod image_format;
 mod images;
 mod interleaved;
+mod listing;
 mod loader;
 pub mod melodies;
+pub mod midi;
 pub mod moving_digits;
 mod resample;
 mod sample;

@@ -12,9 +12,9 @@ use aigc_core::{
 use aigc_gan::{
     Gan,
     vocoder::{
-        HifiGan, MultiPeriodDiscriminatorConfig, MultiResolutionDiscriminatorConfig,
-        VocoderMetrics, VocoderObjective, VocoderObjectiveConfig, WaveDiscriminators,
-        WaveDiscriminatorsConfig,
+        HifiGan, MultiPeriodDiscriminatorConfig, MultiResolutionDiscriminatorConfig, UnivNet,
+        UnivNetConfig, VocoderGenerator, VocoderMetrics, VocoderObjective, VocoderObjectiveConfig,
+        WaveDiscriminators, WaveDiscriminatorsConfig,
     },
 };
 use aigc_tests::bits;
@@ -23,6 +23,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Tensor, TensorData},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, sync::Mutex};
 
 /// Waveforms of one length.
@@ -44,9 +45,10 @@ impl SampleBatch<3> for Clips {
     }
 }
 
-type Model = Gan<HifiGan, WaveDiscriminators>;
+type Model<G = HifiGan> = Gan<G, WaveDiscriminators>;
 
-fn model() -> Model {
+/// A generator and small discriminators.
+fn model<G: Module>(generator: G) -> Model<G> {
     let discriminators = WaveDiscriminatorsConfig {
         multi_period: Some(MultiPeriodDiscriminatorConfig {
             periods: vec![2, 3],
@@ -61,7 +63,7 @@ fn model() -> Model {
         }),
     };
     Gan {
-        generator: small().init(&flex()).unwrap(),
+        generator,
         discriminator: discriminators.init(&flex()).unwrap(),
     }
 }
@@ -75,9 +77,19 @@ fn objective(start_step: usize) -> VocoderObjectiveConfig {
     }
 }
 
-/// Trains, stopping after each of `stops` and starting again in a new trainer. Returns the final
-/// model, the losses of every step, and what stays of the run.
-fn train(steps: usize, stops: &[usize]) -> (Model, Vec<BTreeMap<String, f64>>, tempfile::TempDir) {
+fn hifi_gan() -> HifiGan {
+    small().init(&flex()).unwrap()
+}
+
+/// A trained model, the losses of every step, and what stays of the run.
+type Trained<G> = (Model<G>, Vec<BTreeMap<String, f64>>, tempfile::TempDir);
+
+/// Trains a generator, stopping after each of `stops` and starting again in a new trainer.
+fn train<G, C>(steps: usize, stops: &[usize], generator: fn() -> G, settings: &C) -> Trained<G>
+where
+    G: VocoderGenerator + 'static,
+    C: Serialize + DeserializeOwned,
+{
     let dir = tempfile::tempdir().unwrap();
     let mut run = RunDir::create(dir.path().join("run")).unwrap();
     let (reports, mut trained) = (Mutex::new(Vec::new()), None);
@@ -110,12 +122,12 @@ fn train(steps: usize, stops: &[usize]) -> (Model, Vec<BTreeMap<String, f64>>, t
                 ..DataLoaderConfig::default()
             },
         );
-        let model = model();
+        let model = model(generator());
         let objective = VocoderObjective::<_, _, Clips>::new(objective(steps / 2), &model).unwrap();
         let output = Trainer::new(config)
             .with_start(start)
             .with_cancel(flag)
-            .with_model_config(&small())
+            .with_model_config(settings)
             .unwrap()
             .with_callback(|event: &Event<'_>| {
                 if let Event::Step(report) = event {
@@ -137,8 +149,8 @@ fn train(steps: usize, stops: &[usize]) -> (Model, Vec<BTreeMap<String, f64>>, t
 #[test]
 fn training_brings_spectra_closer_and_resumes_exactly() {
     let (steps, half) = (24, 12);
-    let (whole, losses, dir) = train(steps, &[]);
-    let (resumed, resumed_losses, _keep) = train(steps, &[3, 17]);
+    let (whole, losses, dir) = train(steps, &[], hifi_gan, &small());
+    let (resumed, resumed_losses, _keep) = train(steps, &[3, 17], hifi_gan, &small());
     assert_eq!(bits(&resumed), bits(&whole));
     assert_eq!(resumed_losses, losses);
     assert_eq!(losses.len(), steps);
@@ -171,7 +183,7 @@ fn training_brings_spectra_closer_and_resumes_exactly() {
     let resolutions = [StftConfig::new(128, 32), StftConfig::new(64, 16)];
     let metrics = metrics.with_resolutions(&resolutions).unwrap();
     let score = |vocoder: &HifiGan| metrics.evaluate(vocoder, &tones(3), &flex()).unwrap();
-    let before = score(&model().generator.init_weights(3));
+    let before = score(&hifi_gan().init_weights(3));
     let after = score(&opened);
     assert!(
         after.mel < before.mel && after.stft < before.stft,
@@ -179,11 +191,44 @@ fn training_brings_spectra_closer_and_resumes_exactly() {
     );
 }
 
+fn small_univ_net() -> UnivNetConfig {
+    UnivNetConfig {
+        model_in_channels: 8,
+        kernel_predictor_hidden_channels: 8,
+        model_hidden_channels: 8,
+        num_mel_bins: 12,
+        resblock_kernel_sizes: vec![3; 2],
+        resblock_stride_sizes: vec![4, 4],
+        resblock_dilation_sizes: vec![vec![1, 3]; 2],
+        mel_config: Some(mel()),
+        weight_norm: true,
+        ..UnivNetConfig::default()
+    }
+}
+
+/// A generator that draws noise in every step.
+#[test]
+fn univnet_comes_closer_and_resumes_exactly() {
+    let univ_net: fn() -> UnivNet = || small_univ_net().init(&flex()).unwrap();
+    let steps = 24;
+    let (whole, losses, dir) = train(steps, &[], univ_net, &small_univ_net());
+    let (resumed, resumed_losses, _keep) = train(steps, &[7], univ_net, &small_univ_net());
+    assert_eq!(bits(&resumed), bits(&whole));
+    assert_eq!(resumed_losses, losses);
+    for term in ["generator.mel", "generator.stft"] {
+        let [first, last] = [0, steps - 1].map(|step| losses[step][term]);
+        assert!(last < first, "{term}: {first} {last}");
+    }
+    let opened = UnivNet::from_pretrained(dir.path().join("run").join("final"), &flex()).unwrap();
+    assert!(opened.warnings().is_empty(), "{opened}");
+    assert_eq!(bits(&opened.value), bits(&whole.generator));
+}
+
 /// Each phase has gradients for its own network alone.
 #[test]
 fn gradients_go_to_the_network_of_the_phase() {
     let device = flex().autodiff();
-    let model = model().init_weights(1).train();
+    let model = model(hifi_gan()).init_weights(1).train();
     let mut objective = VocoderObjective::<_, _, Clips>::new(objective(0), &model).unwrap();
     let batch = Clips(
         tones(2)
@@ -207,7 +252,7 @@ fn gradients_go_to_the_network_of_the_phase() {
 #[test]
 fn batches_that_do_not_fit_are_errors() {
     let device = flex().autodiff();
-    let model = model().init_weights(1).train();
+    let model = model(hifi_gan()).init_weights(1).train();
     let mut objective = VocoderObjective::<_, _, Clips>::new(objective(0), &model).unwrap();
     let mut error = |clips: Vec<Vec<f32>>| -> Result<()> {
         let mut context = StepContext::new(0, 1, device.clone(), Rng::new(1));

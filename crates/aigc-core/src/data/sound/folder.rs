@@ -5,13 +5,16 @@ use crate::{
     DataFault, Error, Result,
     audio::{Waveform, read_audio},
     check::{ensure, in_range, positive},
-    data::{Dataset, entries},
+    data::{
+        Dataset, entries,
+        listing::{files_below, is_hidden},
+    },
     rng::Rng,
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashSet,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// File extensions of sounds.
@@ -33,7 +36,8 @@ const MAX_LENGTH: usize = 1 << 28;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WaveFolderConfig {
-    /// Samples per second that all sounds are resampled to; `None` keeps the rate of each file.
+    /// Samples per second that all sounds are resampled to; `None` keeps the rate of the files,
+    /// which is then the same for all.
     pub sample_rate: Option<u32>,
     /// 1 for the mean of all channels, 2 for stereo; `None` for 1.
     pub channels: Option<usize>,
@@ -84,6 +88,8 @@ impl WaveFolderConfig {
 pub struct WaveFolder {
     config: WaveFolderConfig,
     files: Vec<(PathBuf, Option<u32>)>,
+    /// The rate of the first file, with which others are compared unless they are resampled.
+    rate: OnceLock<u32>,
 }
 
 impl WaveFolder {
@@ -95,8 +101,7 @@ impl WaveFolder {
     /// is named, with the command that unpacks it.
     pub fn open(dir: &Path, config: WaveFolderConfig) -> Result<Self> {
         config.validate()?;
-        let (mut files, mut visited) = (vec![], HashSet::new());
-        list(dir, &mut files, &mut visited)?;
+        let files = files_below(dir, &EXTENSIONS)?;
         if files.is_empty() {
             let known = EXTENSIONS.join(", ");
             let what = match unpacking(dir)? {
@@ -108,6 +113,7 @@ impl WaveFolder {
         Ok(Self {
             config,
             files: files.into_iter().map(|path| (path, None)).collect(),
+            rate: OnceLock::new(),
         })
     }
 
@@ -138,6 +144,7 @@ impl WaveFolder {
             "empty after the filter",
             "at least one file",
         )?;
+        self.rate = OnceLock::new();
         Ok(self)
     }
 
@@ -154,7 +161,8 @@ impl WaveFolder {
     /// Reads a sound; `crop` chooses the first sample that is kept, given the number of choices.
     ///
     /// # Errors
-    /// Those of [`read_audio`]; [`Error::Data`] if there are no samples.
+    /// Those of [`read_audio`]; [`Error::Data`] if there are no samples, or if the rate is not that
+    /// of the first file and sounds are not resampled.
     fn read(&self, index: usize, crop: impl FnOnce(usize) -> usize) -> Result<Sound> {
         let (path, label) = &self.files[index];
         let mut wave = read_audio(path)?;
@@ -162,12 +170,10 @@ impl WaveFolder {
             Some(2) => wave.to_stereo(),
             _ => wave.to_mono(),
         };
-        if let Some(rate) = self
-            .config
-            .sample_rate
-            .filter(|rate| *rate != wave.sample_rate())
-        {
-            wave = wave.resample(rate)?;
+        match self.config.sample_rate {
+            Some(rate) if rate != wave.sample_rate() => wave = wave.resample(rate)?,
+            Some(_) => {}
+            None => self.check_rate(path, wave.sample_rate())?,
         }
         if let Some(threshold) = self.config.trim_silence {
             wave = wave.trim_silence(threshold);
@@ -195,6 +201,26 @@ impl WaveFolder {
             len,
             label: *label,
         })
+    }
+}
+
+impl WaveFolder {
+    /// Fails unless a file has the rate of the first one: sounds of a batch have one rate.
+    fn check_rate(&self, path: &Path, rate: u32) -> Result<()> {
+        let first = &self.files[0].0;
+        let expected = match self.rate.get() {
+            Some(expected) => *expected,
+            None if path == first => rate,
+            None => read_audio(first)?.sample_rate(),
+        };
+        if *self.rate.get_or_init(|| expected) == rate {
+            return Ok(());
+        }
+        let reason = format!(
+            "{rate} Hz, and {} {expected} Hz; set `sample_rate`, to which all are resampled",
+            first.display()
+        );
+        Err(Error::data(path, DataFault::Mismatch(reason)))
     }
 }
 
@@ -230,24 +256,6 @@ fn pad(wave: Waveform, length: usize) -> Result<Waveform> {
     Waveform::new(channels, rate)
 }
 
-/// Adds the sounds in a directory that has not been visited.
-fn list(dir: &Path, files: &mut Vec<PathBuf>, visited: &mut HashSet<PathBuf>) -> Result<()> {
-    if !visited.insert(dir.canonicalize().map_err(Error::io(dir))?) {
-        return Ok(());
-    }
-    for path in entries(dir)? {
-        if is_hidden(&path) {
-            continue;
-        }
-        if path.is_dir() {
-            list(&path, files, visited)?;
-        } else if is_sound(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
 /// The first archive in a directory, and how to unpack it.
 fn unpacking(dir: &Path) -> Result<Option<String>> {
     Ok(entries(dir)?.into_iter().find_map(|path| {
@@ -263,15 +271,4 @@ fn unpacking(dir: &Path) -> Result<Option<String>> {
             )
         })
     }))
-}
-
-/// Whether a name begins with a dot, or is that of the copies that macOS puts into archives.
-fn is_hidden(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with('.') || name.eq_ignore_ascii_case("__macosx")
-}
-
-fn is_sound(path: &Path) -> bool {
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    EXTENSIONS.contains(&ending.to_lowercase().as_str())
 }

@@ -121,6 +121,35 @@ fn rates_and_channels_are_converted() {
     assert_eq!((sound.wave.len(), sound.len), (24, 24));
 }
 
+/// A batch has one rate. Files of several are named, unless they are resampled.
+#[test]
+fn files_of_another_rate_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, rate) in [("a.wav", 8000), ("b.wav", 16_000), ("c.wav", 16_000)] {
+        write(&dir.path().join(name), 40, rate);
+    }
+    let sounds = |sample_rate| {
+        let config = WaveFolderConfig {
+            sample_rate,
+            ..WaveFolderConfig::default()
+        };
+        WaveFolder::open(dir.path(), config).unwrap()
+    };
+    for first in [0, 1] {
+        let kept = sounds(None);
+        assert_eq!(kept.get(first).is_ok(), first == 0);
+        let message = kept.get(1).unwrap_err().to_string();
+        for expected in ["b.wav", "16000 Hz", "a.wav 8000 Hz", "`sample_rate`"] {
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+    let others = sounds(None)
+        .filter(|path| !path.ends_with("a.wav"))
+        .unwrap();
+    assert_eq!(others.get(1).unwrap().wave.sample_rate(), 16_000);
+    assert_eq!(sounds(Some(8000)).get(1).unwrap().wave.sample_rate(), 8000);
+}
+
 #[test]
 fn bad_files_fail_or_are_skipped() {
     let dir = folder();

@@ -5,6 +5,7 @@
 //! | [`LogMel`] | features of clips or of frames, for Fréchet distances |
 //! | [`spectral_convergence`], [`log_magnitude_distance`] | the distance of spectra |
 //! | [`multi_resolution_stft`] | the same at several resolutions, as vocoders are trained |
+//! | [`mel_distance`] | the distance of log-mels at several scales, as codecs are trained |
 //! | [`log_spectral_distance`] | the distance of spectra in decibels |
 //! | [`pitch_frame_error`] | frames with another pitch |
 //! | [`snr`], [`si_sdr`], [`si_snr`] | the strength of a signal against its error in decibels |
@@ -13,11 +14,13 @@
 //! 64 bits, with the transforms of [`dsp`](crate::dsp).
 
 mod log_mel;
+mod mel;
 mod pitch;
 mod ratio;
 mod spectral;
 
 pub use log_mel::LogMel;
+pub use mel::mel_distance;
 pub use pitch::pitch_frame_error;
 pub use ratio::{si_sdr, si_snr, snr};
 pub use spectral::{

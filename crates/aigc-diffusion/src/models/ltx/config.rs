@@ -8,8 +8,9 @@ use crate::{
     },
 };
 use aigc_core::{
-    Result,
+    Error, Result,
     check::{self, ensure},
+    data::SampleShape,
     nn::Activation,
 };
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,29 @@ impl LtxVideoTransformer3dConfig {
     /// The activation of the feed-forward layers.
     pub(super) fn activation(&self) -> Result<Activation> {
         feed_forward_activation(&self.activation_fn, 0.0)
+    }
+
+    /// Fails unless the network predicts videos of this shape, a token for each position.
+    pub(super) fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        let &[channels, _, _, _] = shape.dims() else {
+            let expected = "videos: channels, frames, height and width";
+            return Err(Error::argument("shape", shape, expected));
+        };
+        let expected = format!("{channels}, the channels of the videos");
+        for (field, found) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.outputs()),
+        ] {
+            ensure(found == channels, field, found, &expected)?;
+        }
+        for (field, found) in [
+            ("patch_size", self.patch_size),
+            ("patch_size_t", self.patch_size_t),
+        ] {
+            let expected = "1: a token is a position";
+            ensure(found == 1, field, found, expected)?;
+        }
+        Ok(())
     }
 
     /// Fails for a value out of range.

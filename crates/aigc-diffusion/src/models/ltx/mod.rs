@@ -1,5 +1,6 @@
 //! `LTXVideoTransformer3DModel`: the transformer of LTX-Video (HaCohen et al. 2024,
-//! <https://arxiv.org/abs/2501.00103>). Its input and output are tokens.
+//! <https://arxiv.org/abs/2501.00103>). Its input and output are tokens, or latents with a token for
+//! each position.
 
 mod config;
 mod rotary;
@@ -16,8 +17,10 @@ use super::{
     transformers::{RotaryTable, modulated_norm},
     wan::block::{parts, table, widened},
 };
+use crate::{Conditioning, Denoiser};
 use aigc_core::{
     Result,
+    data::SampleShape,
     nn::{Activation, Linear, LinearConfig, diffusers::diffusers_key},
     ops,
     weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
@@ -216,5 +219,41 @@ impl LtxVideoTransformer3dModel {
         let [shift, scale] = parts(table, embedding.unsqueeze_dim(1));
         self.proj_out
             .forward(modulated_norm(x, scale, shift, LAST_EPSILON))
+    }
+}
+
+impl Denoiser<5> for LtxVideoTransformer3dModel {
+    /// The prediction for latents: a token for each of their positions, which are counted.
+    /// [`forward`](Self::forward) takes other distances.
+    ///
+    /// # Panics
+    /// Without `encoder_hidden_states`.
+    fn predict(&self, x: Tensor<5>, time: Tensor<1>, condition: &Conditioning<5>) -> Tensor<5> {
+        let states = condition.encoder_hidden_states.clone();
+        let [batch, channels, num_frames, height, width] = x.dims();
+        let inputs = LtxVideoInputs {
+            encoder_hidden_states: states.expect("this network needs encoder hidden states"),
+            encoder_attention_mask: condition.encoder_attention_mask.clone(),
+            num_frames,
+            height,
+            width,
+            rope_interpolation_scale: None,
+        };
+        let tokens = x.reshape([batch, channels, num_frames * height * width]);
+        let y = self.forward(tokens.swap_dims(1, 2), time, &inputs);
+        let shape = [batch, self.config.outputs(), num_frames, height, width];
+        y.swap_dims(1, 2).reshape(shape)
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check_shape(shape)
+    }
+
+    fn cross_attention_dim(&self) -> Option<usize> {
+        Some(self.config.caption_channels)
+    }
+
+    fn component(&self) -> &'static str {
+        "transformer"
     }
 }

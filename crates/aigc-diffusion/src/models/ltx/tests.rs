@@ -118,3 +118,42 @@ fn errors_name_the_field() {
     let read = LtxVideoTransformer3dConfig::from_json(&tiny().to_json()).unwrap();
     assert_eq!(read, Loaded::new(tiny()));
 }
+
+/// A pixel of latents is a token, frames before rows before columns.
+#[test]
+fn latents_are_tokens() {
+    let device = Device::flex();
+    let network = tiny().init(&device).unwrap().init_weights(1);
+    let latents: Tensor<5> = Rng::new(2).normal([2, 3, 2, 3, 1], &device);
+    let time = Tensor::from_floats([900.0, 30.0], &device);
+    let inputs = LtxVideoInputs {
+        rope_interpolation_scale: None,
+        ..inputs(Some([[true; 3], [true, false, true]]))
+    };
+    let condition = Conditioning {
+        encoder_hidden_states: Some(inputs.encoder_hidden_states.clone()),
+        encoder_attention_mask: inputs.encoder_attention_mask.clone(),
+        ..Conditioning::default()
+    };
+    let found = network.predict(latents.clone(), time.clone(), &condition);
+    assert_eq!(found.dims(), [2, 3, 2, 3, 1]);
+    // Token 4 is the second pixel of the second frame.
+    let tokens = latents.reshape([2, 3, 6]).swap_dims(1, 2);
+    let expected = network.forward(tokens, time, &inputs);
+    assert_eq!(
+        values(found.narrow(2, 1, 1).narrow(3, 1, 1)),
+        values(expected.narrow(1, 4, 1))
+    );
+
+    let message = |shape: &[usize], config: LtxVideoTransformer3dConfig| {
+        let error = config.check_shape(SampleShape::new(shape)).unwrap_err();
+        error.to_string()
+    };
+    assert!(message(&[3, 8, 8], tiny()).contains("`shape`"));
+    assert!(message(&[4, 2, 8, 8], tiny()).contains("`in_channels` is 3"));
+    let patches = LtxVideoTransformer3dConfig {
+        patch_size: 2,
+        ..tiny()
+    };
+    assert!(message(&[3, 2, 8, 8], patches).contains("`patch_size` is 2"));
+}

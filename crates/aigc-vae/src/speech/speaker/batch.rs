@@ -1,5 +1,6 @@
 //! Batches of speech.
 
+use aigc_core::dsp::MelConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// A recording as a spectrogram, and its transcript as symbols.
@@ -9,8 +10,8 @@ pub struct SpeechItem {
     pub ids: Vec<u32>,
     /// Log-mel spectrogram, `[mels, frames]`, frames fastest.
     pub log_mel: Vec<f32>,
-    /// Number of mels.
-    pub mels: usize,
+    /// Configuration of the spectrogram.
+    pub mel: MelConfig,
     /// Index of the speaker.
     pub speaker: usize,
 }
@@ -25,17 +26,21 @@ impl SpeechBatch {
     /// Collates items into a batch, for a [`DataLoader`](aigc_core::data::DataLoader).
     ///
     /// # Panics
-    /// If there are no items, an item has no mels, their numbers of mels differ, or a spectrogram
-    /// does not have whole frames.
+    /// If there are no items, their spectrograms are of different configurations or have no mels,
+    /// or a spectrogram does not have whole frames.
     pub fn collate(items: Vec<SpeechItem>) -> Self {
-        let mels = items.first().map_or(0, |item| item.mels);
-        assert!(mels > 0, "a batch of speech has no items, or no mels");
+        let mel = items.first().expect("a batch of speech has items").mel;
+        assert!(mel.n_mels > 0, "a batch of speech has no mels");
         for item in &items {
+            assert_eq!(
+                item.mel, mel,
+                "the mels of a batch are of one configuration"
+            );
             assert!(
-                item.mels == mels && item.log_mel.len().is_multiple_of(mels),
-                "{} values of {} mels in a batch with {mels} mels",
+                item.log_mel.len().is_multiple_of(mel.n_mels),
+                "{} values of {} mels",
                 item.log_mel.len(),
-                item.mels
+                mel.n_mels
             );
         }
         Self { items }
@@ -49,7 +54,9 @@ impl SpeechBatch {
     /// Frames of each item.
     pub fn frames(&self) -> Vec<usize> {
         let items = self.items.iter();
-        items.map(|item| item.log_mel.len() / item.mels).collect()
+        items
+            .map(|item| item.log_mel.len() / item.mel.n_mels)
+            .collect()
     }
 
     /// Index of the speaker of each item.
@@ -69,7 +76,7 @@ impl SpeechBatch {
     pub fn log_mel(&self, device: &Device) -> Tensor<3> {
         let frames = self.frames();
         let most = frames.iter().copied().max().unwrap_or(0);
-        let mels = self.items.first().map_or(0, |item| item.mels);
+        let mels = self.items.first().map_or(0, |item| item.mel.n_mels);
         let mut values = Vec::with_capacity(self.items.len() * mels * most);
         for (item, frames) in self.items.iter().zip(&frames) {
             for mel in 0..mels {

@@ -159,7 +159,7 @@ impl SpeechDataset {
         let frames = self.mel.log_mel(samples)?;
         Ok(SpeechItem {
             ids: self.tokenizer.encode(text)?,
-            mels: frames.width(),
+            mel: *self.mel.config(),
             log_mel: frames
                 .transposed()
                 .into_iter()
@@ -208,7 +208,7 @@ impl Dataset for SpeechDataset {
         let joined = self.item(&samples, &text, first.speaker)?;
         // Spaces are further symbols, for which recordings that are as short as their symbols allow
         // have no frames. Such an item would end the training.
-        match joined.ids.len() * joined.mels <= joined.log_mel.len() {
+        match joined.ids.len() * joined.mel.n_mels <= joined.log_mel.len() {
             true => Ok(joined),
             false => self.get(index),
         }
@@ -239,11 +239,11 @@ mod tests {
         let data = dataset(vec![utterance(160)]).unwrap();
         let data = data.with_joined(2, 1).unwrap();
         let alone = data.get(0).unwrap();
-        assert_eq!(alone.ids.len() * alone.mels, alone.log_mel.len());
+        assert_eq!(alone.ids.len() * alone.mel.n_mels, alone.log_mel.len());
         let mut joined = 0;
         for epoch in 0..400 {
             let item = data.get_in_epoch(0, epoch).unwrap();
-            assert!(item.ids.len() * item.mels <= item.log_mel.len());
+            assert!(item.ids.len() * item.mel.n_mels <= item.log_mel.len());
             joined += usize::from(item.ids.len() > alone.ids.len());
         }
         assert!(joined > 100, "{joined} of 400 are joined");

@@ -6,7 +6,7 @@ use crate::speech::{
     monotonic_alignment,
 };
 use aigc_core::{
-    Error, Result,
+    Result,
     train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -37,8 +37,8 @@ impl Objective for SpeechObjective {
     type Batch = SpeechBatch;
 
     /// # Errors
-    /// [`Error::Config`] if the spectrograms have another number of mels than the model's;
-    /// [`Error::InvalidArgument`] for ids or speakers that the model does not have, or an item with
+    /// [`Error::Config`] naming the first field in which the spectrograms are others than the
+    /// model's; [`Error::InvalidArgument`] for ids or speakers that the model does not have, or an item with
     /// more symbols than frames.
     fn losses(
         &mut self,
@@ -48,9 +48,8 @@ impl Objective for SpeechObjective {
     ) -> Result<LossOutput> {
         let (config, device) = (model.config(), context.device.clone());
         let mels = config.mel.n_mels;
-        if let Some(item) = batch.items().iter().find(|item| item.mels != mels) {
-            let expected = format!("{mels}, the number of the model's spectrograms");
-            return Err(Error::config("mel.n_mels", item.mels, expected));
+        if let Some(item) = batch.items().iter().find(|item| item.mel != config.mel) {
+            config.mel.check_same(&item.mel)?;
         }
         let speaker = model.speaker(&batch.speakers(), &device)?;
         let (tokens, lengths) = model.tokens(&batch.ids(), &device)?;

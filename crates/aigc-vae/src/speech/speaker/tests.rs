@@ -257,6 +257,23 @@ fn joined_words_have_spaces_and_follow_from_the_epoch() {
     assert_eq!(batch.log_mel(&Device::flex()).dims(), [4, 8, most]);
 }
 
+/// Spectrograms with as many mels, of another floor.
+#[test]
+fn mels_of_another_configuration_are_refused_by_field() {
+    let tokenizer = VitsTokenizer::from_texts(&["ab"]).unwrap();
+    let other = MelConfig {
+        floor: 1e-3,
+        ..mel()
+    };
+    let other = SpeechDataset::new(utterances(), tokenizer, other).unwrap();
+    let model = config(&data()).init(&Device::flex()).unwrap();
+    let batch = SpeechBatch::collate(vec![other.get(0).unwrap()]);
+    let mut context = StepContext::new(0, 1, Device::flex(), Rng::new(7));
+    let losses = SpeechObjective::new().losses(&model, &batch, &mut context);
+    let message = losses.map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("`floor` is 0.001"), "{message}");
+}
+
 #[test]
 fn a_batch_speaks_as_each_text_alone() {
     let data = data();
