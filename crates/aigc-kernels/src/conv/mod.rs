@@ -17,8 +17,8 @@
 //! taps per axis and phase of the stride, with more than a few channels. Single rows, of which most
 //! of a tile along two axes would be padding, have tiles along one (`line`): kernels of three taps
 //! or more, of any dilation, without stride, and their weight gradients. Kernels of one pixel, or
-//! of the whole map, are plain matrix products. Blocking follows Goto and van de Geijn 2008, "Anatomy of high-performance
-//! matrix multiplication".
+//! of the whole map, are plain matrix products. Blocking follows Goto and van de Geijn 2008,
+//! "Anatomy of high-performance matrix multiplication".
 
 mod correlate;
 mod depthwise;

@@ -88,8 +88,8 @@ impl WaveFolderConfig {
 pub struct WaveFolder {
     config: WaveFolderConfig,
     files: Vec<(PathBuf, Option<u32>)>,
-    /// The rate of the first file, with which others are compared unless they are resampled.
-    rate: OnceLock<u32>,
+    /// The first file and its rate, with which others are compared unless they are resampled.
+    rate: OnceLock<(PathBuf, u32)>,
 }
 
 impl WaveFolder {
@@ -207,13 +207,13 @@ impl WaveFolder {
 impl WaveFolder {
     /// Fails unless a file has the rate of the first one: sounds of a batch have one rate.
     fn check_rate(&self, path: &Path, rate: u32) -> Result<()> {
-        let first = &self.files[0].0;
-        let expected = match self.rate.get() {
-            Some(expected) => *expected,
-            None if path == first => rate,
-            None => read_audio(first)?.sample_rate(),
-        };
-        if *self.rate.get_or_init(|| expected) == rate {
+        // Of the first file that can be read: loaders may leave out those that cannot.
+        let (first, expected) = self.rate.get_or_init(|| {
+            let mut files = self.files.iter().map(|(path, _)| path);
+            let found = files.find_map(|file| Some((file, read_audio(file).ok()?.sample_rate())));
+            found.map_or((path.into(), rate), |(file, rate)| (file.clone(), rate))
+        });
+        if *expected == rate {
             return Ok(());
         }
         let reason = format!(

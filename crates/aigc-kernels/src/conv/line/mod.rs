@@ -3,8 +3,9 @@
 //!
 //! Neighbouring taps of a kernel of dilation `d` read pixels `d` apart, so four pixels `d` apart
 //! are a tile. Tiles are counted by their first pixels: a group of `d` neighbouring ones, then the
-//! group `4·d` further on. A kernel of more than three taps is a sum of kernels of four, each of which reads the tile
-//! `d` after that of the one before, so that a tile is transformed once for all of them.
+//! group `4·d` further on. A kernel of more than three taps is a sum of kernels of four, each of
+//! which reads the tile `d` after that of the one before, so that a tile is transformed once for
+//! all of them.
 //!
 //! Vectors hold the values of neighbouring tiles: [`tiles`] copies each pixel of a tile to a row of
 //! its own.
@@ -33,8 +34,8 @@ use part::Split;
 use pulp::{Simd, WithSimd};
 use scheme::{OUT, Scheme};
 
-/// The longest dilation: the tiles of a group are processed together, and the terms of its last tiles
-/// read as many tiles again.
+/// The longest dilation: the tiles of a group are processed together, and the terms of its last
+/// tiles read as many tiles again.
 const MOST_DILATION: usize = 64;
 
 /// Transformed weights that are worth their memory.

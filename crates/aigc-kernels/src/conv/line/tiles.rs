@@ -6,8 +6,8 @@ use super::{Line, Window, scheme::OUT};
 pub(super) const SLACK: usize = 1;
 
 impl Line<'_> {
-    /// Tiles of the rows of [`fill`](Self::fill): those of the window, and those after them that its
-    /// terms read.
+    /// Tiles of the rows of [`fill`](Self::fill): those of the window, and those after them that
+    /// its terms read.
     pub(super) fn tiles_read(&self, window: Window) -> usize {
         (window.groups + self.terms) * self.dilation
     }

@@ -38,8 +38,8 @@ impl Objective for SpeechObjective {
 
     /// # Errors
     /// [`Error::Config`] naming the first field in which the spectrograms are others than the
-    /// model's; [`Error::InvalidArgument`] for ids or speakers that the model does not have, or an item with
-    /// more symbols than frames.
+    /// model's; [`Error::InvalidArgument`] for ids or speakers that the model does not have, or an
+    /// item with more symbols than frames.
     fn losses(
         &mut self,
         model: &Speaker,
