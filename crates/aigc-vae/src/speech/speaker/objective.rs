@@ -37,9 +37,9 @@ impl Objective for SpeechObjective {
     type Batch = SpeechBatch;
 
     /// # Errors
-    /// [`Error::Config`] naming the first field in which the spectrograms are others than the
-    /// model's; [`Error::InvalidArgument`] for ids or speakers that the model does not have, or an
-    /// item with more symbols than frames.
+    /// [`Error::Config`](aigc_core::Error::Config) naming the first field in which the spectrograms
+    /// are others than the model's; [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument)
+    /// for ids or speakers that the model does not have, or an item with more symbols than frames.
     fn losses(
         &mut self,
         model: &Speaker,
