@@ -1,4 +1,4 @@
-//! Moving digits of a class that is asked for: an image network and motion modules are trained
+//! Class-conditional videos of moving digits: an image network and motion modules are trained
 //! together.
 
 use crate::{

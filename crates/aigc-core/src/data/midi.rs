@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// File extensions of MIDI files.
 const EXTENSIONS: [&str; 3] = ["mid", "midi", "smf"];
 
-/// The pieces of a directory and its subdirectories, read when they are asked for.
+/// The pieces of a directory and its subdirectories. Each file is read by [`get`](Dataset::get).
 ///
 /// A file is a piece if its name ends like that of one. Hidden files and directories are skipped;
 /// links to directories are followed, each directory once. The notes of a piece become tokens or
