@@ -61,11 +61,14 @@ class LogMel:
             found = found * (bank.T @ mel) / (bank.T @ (bank @ found)).clamp_min(1e-9)
         return found
 
-    def griffin_lim(self, log_mel, rounds=60, momentum=0.99):
+    def griffin_lim(self, log_mel):
         """Waveforms `[batch, time]`."""
-        size, at = self.magnitudes(log_mel), dict(n_fft=self.n_fft, hop_length=self.hop,
-                                                  win_length=len(self.window), window=self.window)
-        length = log_mel.shape[2] * self.hop
+        return self.angled(self.magnitudes(log_mel), log_mel.shape[2] * self.hop)
+
+    def angled(self, size, length, rounds=60, momentum=0.99):
+        """Waveforms `[batch, length]` with nearly these magnitudes."""
+        at = dict(n_fft=self.n_fft, hop_length=self.hop, win_length=len(self.window),
+                  window=self.window)
         size = F.pad(size, (0, 1), "replicate")
         angles, before = torch.exp(2j * math.pi * torch.rand(size.shape)), 0
         for _ in range(rounds):

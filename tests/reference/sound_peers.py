@@ -3,7 +3,7 @@ step, and quality after as many steps, beside ours in docs/results.md.
 
     pip install torch numpy safetensors transformers diffusers
     python sound_peers.py codec --data RECORDINGS --classifier DIR [--steps 15000]
-    python sound_peers.py vocoder --data RECORDINGS --classifier DIR [--steps 10000]
+    python sound_peers.py vocoder --data RECORDINGS --classifier DIR [--steps 8000]
     python sound_peers.py mel --data RECORDINGS --classifier DIR [--steps 3000]
     python sound_peers.py codes --data RECORDINGS --codec DIR --classifier DIR \\
         --speaker-classifier DIR [--steps 4000]
@@ -23,7 +23,7 @@ networks, and learn the same codes; without a classifier, nothing is read.
 Sizes, batches, losses, optimizers, schedules and averages of weights are ours; the order of the
 data and the initial weights are not. Networks are those of transformers (Encodec without its
 quantiser, HiFi-GAN, MusicGen's decoder) and diffusers (U-net); quantiser, HiFi-GAN with a harmonic
-source, discriminators and GPT are written here.
+source, discriminators, network of magnitudes and GPT are written here.
 Prints one JSON line; times are of training steps alone, medians. --network chooses the vocoder.
 --clips is the number of clips that are measured, or of effects that are learned; --samples the
 number of sounds that `mel`, `codes`, `speech` and `effects` draw.
@@ -39,6 +39,7 @@ from sound_peer_clips import (
 from sound_peer_codes import codes
 from sound_peer_effects import effects
 from sound_peer_layers import Periods, Quantizer, Resolution
+from sound_peer_magnitude import magnitude
 from sound_peer_source import Generator, pitch_of, scaled
 from sound_peer_spectra import Images, draw, learn
 from sound_peer_speech import speech
@@ -53,8 +54,8 @@ P.add_argument("--classifier")
 P.add_argument("--speaker-classifier")
 P.add_argument("--grid", choices=["sixteenths", "quarters"], default="sixteenths")
 P.add_argument("--steps", type=int)
-P.add_argument("--network", choices=["nsf", "hifi-gan"], default="nsf")
-P.add_argument("--critics-from", type=int, default=5000)
+P.add_argument("--network", choices=["magnitude", "nsf", "hifi-gan"], default="magnitude")
+P.add_argument("--critics-from", type=int, default=8000)
 P.add_argument("--clips", type=int)
 P.add_argument("--samples", type=int)
 P.add_argument("--seed", type=int, default=0)
@@ -125,6 +126,23 @@ def hifi_gan(mean, deviation):
 
 
 def vocoder(steps):
+    mel = LogMel(256, 64, 40)
+    ms, generator = magnitude(A.data, steps) if A.network == "magnitude" else adversarial(steps)
+    originals = [fitted(x, RATE)[:len(x)] for x, _ in recordings(A.data, True)[:A.clips]]
+    with torch.no_grad():
+        mels = [mel(x[None]) for x in originals]
+        generator(mels[0])
+        began = time.perf_counter()
+        found = [generator(m)[0] for m in mels]
+        work = time.perf_counter() - began
+        floor = [mel.griffin_lim(m)[0] for m in mels]
+    ours, theirs = distances(found, originals), distances(floor, originals)
+    return dict(ms=ms, rtf=work * RATE / sum(map(len, found)), ratio=ours["stft"] / theirs["stft"],
+                **ours, **kept(A.classifier, found, originals))
+
+
+def adversarial(steps):
+    """Milliseconds of a step, and what makes waveforms of log-mels."""
     clips, mel = recordings(A.data, False), LogMel(256, 64, 40)
     all_mels = torch.cat([mel(x[None])[0] for x, _ in clips], 1)
     statistics = all_mels.mean(1), all_mels.std(1)
@@ -173,17 +191,7 @@ def vocoder(steps):
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")
     network.eval()
-    originals = [fitted(x, RATE)[:len(x)] for x, _ in recordings(A.data, True)[:A.clips]]
-    with torch.no_grad():
-        mels = [mel(x[None]) for x in originals]
-        generator(mels[0])
-        began = time.perf_counter()
-        found = [generator(m)[0] for m in mels]
-        work = time.perf_counter() - began
-        floor = [mel.griffin_lim(m)[0] for m in mels]
-    ours, theirs = distances(found, originals), distances(floor, originals)
-    return dict(ms=ms, rtf=work * RATE / sum(map(len, found)), ratio=ours["stft"] / theirs["stft"],
-                **ours, **kept(A.classifier, found, originals))
+    return ms, generator
 
 
 def mel(steps):
@@ -199,8 +207,8 @@ def mel(steps):
     return dict(ms=ms, right=share(Classifier(A.classifier)(waves), digits.tolist()))
 
 
-STEPS = dict(codec=15000, vocoder=10000, mel=3000, codes=4000, speech=5000, effects=1500,
-             chorales=4000 if A.grid == "quarters" else 3000)
+STEPS = dict(codec=15000, vocoder=8000 if A.network == "magnitude" else 10000, mel=3000,
+             codes=4000, speech=5000, effects=1500, chorales=4000 if A.grid == "quarters" else 3000)
 steps = A.steps or STEPS[A.what]
 WORK = dict(
     codec=codec, vocoder=vocoder, mel=mel,

@@ -4,8 +4,8 @@ use crate::fsdd::{DIGITS, RATE};
 use aigc_core::{data::ImageShape, eval::sound_classifier::SoundClassifierConfig};
 use aigc_diffusion::UNet2dConfig;
 use aigc_gan::vocoder::{
-    HifiGanConfig, MultiPeriodDiscriminatorConfig, MultiResolutionDiscriminatorConfig,
-    NsfHifiGanConfig, WaveDiscriminatorsConfig,
+    HifiGanConfig, MagnitudeVocoderConfig, MultiPeriodDiscriminatorConfig,
+    MultiResolutionDiscriminatorConfig, NsfHifiGanConfig, WaveDiscriminatorsConfig,
 };
 use aigc_text::music::MusicgenDecoderConfig;
 use aigc_vae::codec::EncodecConfig;
@@ -111,6 +111,20 @@ impl Size {
                 resblock_dilation_sizes: vec![vec![1]],
                 harmonics: 2,
                 pitch_channels: 8,
+                ..full
+            },
+        }
+    }
+
+    /// A vocoder of 40 mels that predicts magnitudes.
+    pub(crate) fn magnitude(self) -> MagnitudeVocoderConfig {
+        let full = MagnitudeVocoderConfig::speech_8khz();
+        match self {
+            Size::Full => full,
+            Size::Tiny => MagnitudeVocoderConfig {
+                dim: 8,
+                intermediate_dim: 16,
+                num_layers: 1,
                 ..full
             },
         }

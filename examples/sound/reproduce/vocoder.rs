@@ -9,18 +9,21 @@ use crate::{
     size::Size,
 };
 use aigc_core::{
-    CancelToken, Result,
+    CancelToken, Error, Result,
     audio::{Vocoder, Waveform},
     burn::tensor::Device,
     checkpoint::RunDir,
     data::sound::SoundBatch,
-    train::{LrSchedule, OptimizerConfig, TrainerConfig},
+    train::{LrSchedule, Objective, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{Progress, RunOptions, after_training};
 use aigc_examples_sound::{SoundGallery, Speed};
 use aigc_gan::{
     Gan,
-    vocoder::{VocoderGenerator, VocoderObjective, VocoderObjectiveConfig, WaveDiscriminators},
+    vocoder::{
+        MagnitudeLossConfig, MagnitudeObjective, VocoderGenerator, VocoderObjective,
+        VocoderObjectiveConfig, WaveDiscriminators,
+    },
 };
 use clap::{Args, ValueEnum};
 use serde::{Serialize, de::DeserializeOwned};
@@ -32,6 +35,8 @@ use std::{
 /// The generators of sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Network {
+    /// Magnitudes of spectra; their angles are found by Griffin and Lim's algorithm.
+    Magnitude,
     /// HiFi-GAN with a harmonic source of a predicted pitch.
     Nsf,
     /// A small HiFi-GAN with the published layers.
@@ -47,20 +52,20 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     classifier: Option<PathBuf>,
     /// The generator of sound; a resumed run needs the one that it began with.
-    #[arg(long, value_enum, default_value = "nsf")]
+    #[arg(long, value_enum, default_value = "magnitude")]
     network: Network,
-    /// First step with discriminators.
-    #[arg(long, value_name = "STEP", default_value_t = 5_000)]
-    critics_from: usize,
+    /// First step with discriminators, which --network magnitude never has; by default 8,000.
+    #[arg(long, value_name = "STEP")]
+    critics_from: Option<usize>,
     /// Size of the networks.
     #[arg(long, value_enum, default_value = "full")]
     size: Size,
     /// Batch size.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Learning rate after warm-up.
-    #[arg(long, default_value_t = 2e-3)]
-    rate: f64,
+    /// Learning rate after warm-up; by default 0.002, of --network magnitude 0.001.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Most test clips that are measured, at equal distances among all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     clips: Option<u32>,
@@ -70,85 +75,151 @@ pub(crate) struct Options {
 
 /// Name of the runs.
 const NAME: &str = "sound-vocoder";
+/// First step with discriminators by default.
+const CRITICS_FROM: usize = 8_000;
 /// Folder of the vocoder in a run.
 const FOLDER: &str = "vocoder";
+
+/// A training: a model, its objective with its configuration, and how to get the vocoder of it.
+struct Training<O: Objective, L, C> {
+    model: O::Model,
+    model_config: C,
+    objective: O,
+    objective_config: L,
+    /// Settings without those of options.
+    trainer: TrainerConfig,
+    finish: Finish<O::Model>,
+}
+
+/// Writes the vocoder of a trained model to a directory, and returns it as it runs fastest.
+type Finish<M> = fn(M, &Path) -> Result<Box<dyn Vocoder>>;
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let device = options.run.device()?;
     let fsdd = options.data.open()?;
     let training = spoken(&fsdd.clips(Split::Train)?)?;
     match options.network {
+        Network::Magnitude => {
+            if let Some(step) = options.critics_from {
+                let expected = "left out: --network magnitude has no discriminators";
+                return Err(Error::argument("--critics-from", step, expected).into());
+            }
+            let network = options.size.magnitude().init(&device)?;
+            let network = network.with_statistics_of(&training)?;
+            let losses = MagnitudeLossConfig::default();
+            let training = Training {
+                model_config: network.config().clone(),
+                objective: MagnitudeObjective::<SoundBatch>::new(losses.clone(), &network)?,
+                objective_config: losses,
+                model: network,
+                trainer: TrainerConfig {
+                    learning_rate: 1e-3,
+                    max_grad_norm: Some(1.0),
+                    optimizer: OptimizerConfig::adam_w(0.9, 0.99, 0.01),
+                    ..TrainerConfig::new(8_000)
+                },
+                finish: |network, dir| {
+                    network.save_pretrained(dir)?;
+                    Ok(Box::new(network))
+                },
+            };
+            training.run(options, &fsdd, stop)
+        }
         Network::Nsf => {
             let network = options.size.nsf().init(&device)?;
             let network = network.with_statistics_of(&training)?;
             let config = network.config().clone();
-            train(options, &fsdd, (network, &config), stop, |network, dir| {
-                network.save_pretrained(dir).map(|()| network)
-            })
+            let training = adversarial(options, network, config, |model, dir| {
+                model.generator.save_pretrained(dir)?;
+                Ok(Box::new(model.generator))
+            });
+            training?.run(options, &fsdd, stop)
         }
         Network::HifiGan => {
             let network = options.size.vocoder().init(&device)?;
             let network = network.with_statistics_of(&training)?;
             let config = network.config().clone();
-            train(options, &fsdd, (network, &config), stop, |network, dir| {
-                network.save_pretrained(dir).map(|()| network.fold())
-            })
+            let training = adversarial(options, network, config, |model, dir| {
+                model.generator.save_pretrained(dir)?;
+                Ok(Box::new(model.generator.fold()))
+            });
+            training?.run(options, &fsdd, stop)
         }
     }
 }
 
-/// Trains and measures a generator with its configuration. `save` writes the trained one to a
-/// directory, and returns it as it runs fastest.
-fn train<G, C>(
+/// A generator of sound and the discriminators that it is trained against.
+type Critics<G> = Gan<G, WaveDiscriminators>;
+
+/// The training of a generator of sound.
+fn adversarial<G: VocoderGenerator + 'static, C>(
     options: &Options,
-    fsdd: &Fsdd,
-    (generator, config): (G, &C),
-    stop: CancelToken,
-    save: impl Fn(G, &Path) -> Result<G>,
-) -> anyhow::Result<()>
-where
-    G: VocoderGenerator + 'static,
-    C: Serialize + DeserializeOwned,
+    generator: G,
+    model_config: C,
+    finish: Finish<Critics<G>>,
+) -> Result<Training<VocoderObjective<G, WaveDiscriminators, SoundBatch>, VocoderObjectiveConfig, C>>
 {
-    let (device, seed) = (options.run.device()?, options.run.seed);
-    let reader = Reader::open(options.classifier.as_deref(), Label::Digit, fsdd, &device)?;
-    let clips = fsdd.compared(options.clips)?;
-    generator.mel_config().check_same(&vocoder_mel())?;
-    let trainer = options.run.config(TrainerConfig {
-        seed,
-        learning_rate: options.rate,
-        lr_schedule: LrSchedule::cosine(200),
-        optimizer: OptimizerConfig::adam_w(0.8, 0.99, 0.01),
-        ..TrainerConfig::new(10_000)
-    })?;
-    let losses = VocoderObjectiveConfig::speech_8khz(options.critics_from);
+    let critics_from = options.critics_from.unwrap_or(CRITICS_FROM);
+    let losses = VocoderObjectiveConfig::speech_8khz(critics_from);
+    let discriminators = options.size.discriminators();
     let model = Gan {
         generator,
-        discriminator: options.size.discriminators().init(&device)?,
+        discriminator: discriminators.init(&options.run.device()?)?,
     };
-    let objective =
-        VocoderObjective::<G, WaveDiscriminators, SoundBatch>::new(losses.clone(), &model)?;
-    let loader = fsdd.loader(Label::Digit, CROP, options.batch as usize, seed)?;
-    let run = options.run.run(NAME)?;
-    let trained = options
-        .run
-        .trainer(trainer, stop.clone(), 50)
-        .with_model_config(config)?
-        .with_objective_config(&losses)?
-        .with_data_config(fsdd.record())?
-        .fit(objective, model, &loader, &run)?;
-    after_training(trained, &run, &stop, |trained| {
-        let vocoder = save(trained.model.generator, &run.path().join(FOLDER))?;
-        let report = Report::new(trained.step, trained.elapsed);
-        let evaluation = Evaluation {
-            reader: &reader,
-            clips: &clips,
-            device: &device,
-            seed,
-            stop: &stop,
-        };
-        Ok(evaluation.finish(&vocoder, report, &run)?)
+    Ok(Training {
+        objective: VocoderObjective::new(losses.clone(), &model)?,
+        model,
+        model_config,
+        objective_config: losses,
+        trainer: TrainerConfig {
+            learning_rate: 2e-3,
+            optimizer: OptimizerConfig::adam_w(0.8, 0.99, 0.01),
+            ..TrainerConfig::new(10_000)
+        },
+        finish,
     })
+}
+
+impl<O, L, C> Training<O, L, C>
+where
+    O: Objective<Batch = SoundBatch>,
+    L: Serialize + DeserializeOwned,
+    C: Serialize + DeserializeOwned,
+{
+    /// Trains and measures the vocoder.
+    fn run(self, options: &Options, fsdd: &Fsdd, stop: CancelToken) -> anyhow::Result<()> {
+        let (device, seed) = (options.run.device()?, options.run.seed);
+        let reader = Reader::open(options.classifier.as_deref(), Label::Digit, fsdd, &device)?;
+        let clips = fsdd.compared(options.clips)?;
+        let trainer = options.run.config(TrainerConfig {
+            seed,
+            learning_rate: options.rate.unwrap_or(self.trainer.learning_rate),
+            lr_schedule: LrSchedule::cosine(200),
+            ..self.trainer
+        })?;
+        let loader = fsdd.loader(Label::Digit, CROP, options.batch as usize, seed)?;
+        let run = options.run.run(NAME)?;
+        let trained = options
+            .run
+            .trainer(trainer, stop.clone(), 50)
+            .with_model_config(&self.model_config)?
+            .with_objective_config(&self.objective_config)?
+            .with_data_config(fsdd.record())?
+            .fit(self.objective, self.model, &loader, &run)?;
+        after_training(trained, &run, &stop, |trained| {
+            let vocoder = (self.finish)(trained.model, &run.path().join(FOLDER))?;
+            vocoder.mel_config().check_same(&vocoder_mel())?;
+            let report = Report::new(trained.step, trained.elapsed);
+            let evaluation = Evaluation {
+                reader: &reader,
+                clips: &clips,
+                device: &device,
+                seed,
+                stop: &stop,
+            };
+            Ok(evaluation.finish(&*vocoder, report, &run)?)
+        })
+    }
 }
 
 /// What the evaluation of a vocoder needs.

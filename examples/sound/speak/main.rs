@@ -42,21 +42,22 @@ use std::path::PathBuf;
 /// Speaks a text with the voice in a folder, or with one that is trained from recordings of digits.
 ///
 /// With --data, three networks are trained: text to spectra, spectra to sound (the vocoder), and a
-/// reader that tells which digit is heard. On two cores this takes 30 minutes, of which the first
-/// two have 12 and 15. --minutes 90 is enough for all steps, 5,000 and 10,000. --vocoder
-/// griffin-lim has no vocoder to train: the words are clear after 12 minutes, and sound hollow.
+/// reader that tells which digit is heard. On two cores this takes 20 minutes, of which the first
+/// two have 12 and 6. --vocoder nsf takes 30, of which the vocoder has 15, and speaks piece by piece
+/// with --stream. --vocoder griffin-lim has no vocoder to train: the words are clear after 14
+/// minutes, and sound hollow.
 #[derive(Clone, Debug, Parser)]
 #[command(mut_arg("out", |arg| arg.help(
     "Run directory, by default the next free number below `runs/`; with --model the WAV file, by \
      default speech.wav"
 )))]
 #[command(mut_arg("minutes", |arg| arg.help(
-    "Time limit for all trainings together in minutes, 30 by default; training ends even if steps \
-     are left. The learning rates are scaled to the limit that is reached first"
+    "Time limit for all trainings together in minutes, by default 20, and 30 with --vocoder nsf; \
+     training ends even if steps are left. The learning rates are scaled to the limit that is reached first"
 )))]
 #[command(mut_arg("steps", |arg| arg.help(
-    "Number of training steps of each network; by default 5,000, of the vocoder 10,000, of the \
-     reader 600, which is also its most"
+    "Number of training steps of each network; by default 5,000, of the vocoder 4,000 or with \
+     --vocoder nsf 10,000, of the reader 600, which is also its most"
 )))]
 pub(crate) struct Args {
     /// The text, such as "one two three".
@@ -85,7 +86,7 @@ pub(crate) struct Args {
     /// Leave out characters that the voice does not know, instead of stopping.
     #[arg(long)]
     skip_unknown: bool,
-    /// Write the sound piece by piece while it is made.
+    /// Write the sound piece by piece while it is made; a voice of digits needs --vocoder nsf.
     #[arg(long)]
     stream: bool,
     /// What makes sound of the spectra of a voice of digits; by default the trained vocoder, and
@@ -108,6 +109,9 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum VocoderKind {
+    /// A network of magnitudes, trained on the same recordings, with angles by the algorithm of
+    /// Griffin and Lim.
+    Magnitude,
     /// A HiFi-GAN with a harmonic source, trained on the same recordings.
     #[serde(alias = "hifi-gan")]
     Nsf,
@@ -120,14 +124,36 @@ fn main() -> Result<()> {
     if let Some(rate) = args.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
         return Err(Error::argument("--rate", rate, "a finite number above 0").into());
     }
-    if args.stream && args.vocoder == Some(VocoderKind::GriffinLim) {
-        let expected = "left out: Griffin-Lim needs all of the spectra at once";
-        return Err(Error::argument("--stream", "given", expected).into());
+    if let Some(kind) = args
+        .vocoder
+        .filter(|kind| args.stream && !kind.can_stream())
+    {
+        return Err(cannot_stream(kind).into());
     }
     let device = args.run.device()?;
     match &args.model {
         Some(dir) if own::is_run(dir) => own::speak(&args, dir, &device, &stop_on_ctrl_c()),
         Some(dir) => vits::speak(&args, dir, &device),
         None => own::train(&args, &device, &stop_on_ctrl_c()),
+    }
+}
+
+/// The error of `--stream` with a vocoder that needs all of the spectra at once.
+fn cannot_stream(kind: VocoderKind) -> Error {
+    let expected = format!(
+        "left out: the vocoder {} needs all of the spectra",
+        kind.name()
+    );
+    Error::argument("--stream", "given", expected)
+}
+
+impl VocoderKind {
+    /// Name on the command line and in records.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Magnitude => "magnitude",
+            Self::Nsf => "nsf",
+            Self::GriffinLim => "griffin-lim",
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A voice of one's own, from recordings of digits and their words.
 
 use crate::{
-    Args, VocoderKind, check,
+    Args, VocoderKind, cannot_stream, check,
     data::{DIGITS, DataConfig, Recordings},
     reader,
     stage::Stage,
@@ -22,7 +22,6 @@ use aigc_core::{
 };
 use aigc_examples::{after_training, outln};
 use aigc_examples_sound::{reported, wav_path};
-use aigc_gan::vocoder::NsfHifiGan;
 use aigc_vae::speech::{
     Speaker, SpeakerConfig, SpeechBatch, SpeechDataset, SpeechObjective, VitsTokenizer,
 };
@@ -39,9 +38,6 @@ const BATCH: usize = 32;
 
 /// Most recordings that are joined to one in training.
 const JOINED: usize = 3;
-
-/// Time limit of all trainings together.
-const MINUTES: f64 = 30.0;
 
 /// Texts of a check after a training.
 const CHECKED: usize = 60;
@@ -89,26 +85,11 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken
     }
     let request = Request::new(args, speaker.tokenizer(), &names, args.run.seed)?;
 
-    let of_vocoder = run.path().join(vocoder::NAME).join("final");
-    let kind = args.vocoder.unwrap_or(match of_vocoder.is_dir() {
-        true => VocoderKind::Nsf,
-        false => VocoderKind::GriffinLim,
-    });
-    let (vocoder, weights) = match kind {
-        VocoderKind::Nsf => {
-            let vocoder = reported(NsfHifiGan::from_pretrained(&of_vocoder, device)?);
-            let weights = vec![weights, of_vocoder];
-            (MelVocoder::Nsf(Box::new(vocoder)), weights)
-        }
-        VocoderKind::GriffinLim if args.stream => {
-            let expected = "left out: the run has no vocoder, and Griffin-Lim cannot stream";
-            return Err(Error::argument("--stream", "given", expected).into());
-        }
-        VocoderKind::GriffinLim => {
-            let vocoder = MelVocoder::griffin_lim(&speaker.config().mel)?;
-            (vocoder, vec![weights])
-        }
-    };
+    let mel = &speaker.config().mel;
+    let (vocoder, of_vocoder) = MelVocoder::of_run(&run, args.vocoder, mel, device)?;
+    if args.stream && !vocoder.kind().can_stream() {
+        return Err(cannot_stream(vocoder.kind()).into());
+    }
     let of_reader = run.path().join(reader::NAME).join("final");
     let reader = match of_reader.is_dir() {
         true => Some(reported(SoundClassifier::from_pretrained(
@@ -121,7 +102,7 @@ pub(crate) fn speak(args: &Args, dir: &Path, device: &Device, stop: &CancelToken
         vocoder,
         reader,
         names,
-        weights,
+        weights: [vec![weights], of_vocoder].concat(),
     };
     voice.speak(&request, &path, device)?;
     if let Some(count) = args.check {
@@ -181,8 +162,10 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
         (None, _, Some(run)) if has(run, reader::NAME) && !has(run, vocoder::NAME) => {
             VocoderKind::GriffinLim
         }
-        _ => VocoderKind::Nsf,
+        _ if args.stream => VocoderKind::Nsf,
+        _ => VocoderKind::Magnitude,
     };
+    let (minutes, of_vocoder) = kind.limits();
     let data = DataConfig {
         path: path.canonicalize().map_err(Error::io(&path))?,
         fingerprint: recordings.fingerprint.clone(),
@@ -193,10 +176,7 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
         vocoder: recorded.map_or(Some(kind), |began| began.and(Some(kind))),
     };
     let utterances = SpeechDataset::new(recordings.utterances(), tokenizer.clone(), mel)?;
-    let share = match kind {
-        VocoderKind::Nsf => 1.0 - reader::SHARE - vocoder::SHARE,
-        VocoderKind::GriffinLim => 1.0 - reader::SHARE,
-    };
+    let share = 1.0 - reader::SHARE - of_vocoder;
     let (model, trainer) = match saved {
         Some(saved) => (saved.model, saved.trainer),
         None => {
@@ -207,7 +187,7 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
                 num_speakers: recordings.speakers.len(),
                 ..SpeakerConfig::new(&tokenizer, mel)
             };
-            (model, trainer(seed, share * MINUTES))
+            (model, trainer(seed, share * minutes))
         }
     };
     let trainer = options.with_share_of_time(share).config(trainer)?;
@@ -253,15 +233,11 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
             stop,
         };
         let mut weights = vec![run.final_dir()];
-        let vocoder = match kind {
-            VocoderKind::Nsf => {
-                let vocoder = vocoder::train(&stage, &recordings, &mel, MINUTES)?;
-                weights.push(run.path().join(vocoder::NAME).join("final"));
-                MelVocoder::Nsf(Box::new(vocoder))
-            }
-            VocoderKind::GriffinLim => MelVocoder::griffin_lim(&mel)?,
-        };
-        let reader = reader::train(&stage, &recordings, mel.sample_rate, MINUTES)?;
+        let vocoder = vocoder::train(&stage, &recordings, &mel, kind)?;
+        if kind != VocoderKind::GriffinLim {
+            weights.push(run.path().join(vocoder::NAME).join("final"));
+        }
+        let reader = reader::train(&stage, &recordings, mel.sample_rate, minutes)?;
         let of_recordings = reader::accuracy(&reader, &recordings, device)?;
         let voice = Voice {
             speaker: trained.model,

@@ -92,7 +92,7 @@ impl Voice {
             .with_seed(request.seed)
             .with_setting("speaker", self.names[request.options.speaker].as_str())
             .with_setting("speaking_rate", request.options.speaking_rate)
-            .with_setting("vocoder", self.vocoder.name());
+            .with_setting("vocoder", self.vocoder.kind().name());
         let record = gallery.record();
 
         let mut file = SoundFile::new(path, mel.sample_rate);

@@ -8,12 +8,15 @@ use aigc_core::{
     dsp::{GriffinLimConfig, MelConfig},
     json,
 };
-use aigc_gan::vocoder::{HifiGan, NsfHifiGan, NsfHifiGanConfig, UnivNet, UnivNetConfig};
+use aigc_gan::vocoder::{
+    HifiGan, MagnitudeVocoder, MagnitudeVocoderConfig, NsfHifiGan, NsfHifiGanConfig, UnivNet,
+    UnivNetConfig,
+};
 use serde_json::Value;
 use std::path::Path;
 
-/// Opens the HiFi-GAN, the HiFi-GAN with a harmonic source or the UnivNet in `folder`, which must
-/// read mels of the configuration `mel`; without a folder, it is Griffin-Lim, which reads any. The
+/// Opens the HiFi-GAN, with or without a harmonic source, the UnivNet or the vocoder of predicted
+/// magnitudes in `folder`, which must read mels of the configuration `mel`; without a folder, it is Griffin-Lim, which reads any. The
 /// folder is one of transformers, of `save_pretrained`, or the `final` of a run. Its report goes to
 /// standard error.
 ///
@@ -37,6 +40,9 @@ pub fn open_vocoder(
         }
         Some(NsfHifiGanConfig::MODEL_TYPE) => {
             Box::new(reported(NsfHifiGan::from_pretrained(folder, device)?))
+        }
+        Some(MagnitudeVocoderConfig::MODEL_TYPE) => {
+            Box::new(reported(MagnitudeVocoder::from_pretrained(folder, device)?))
         }
         _ => Box::new(reported(HifiGan::from_pretrained(folder, device)?).fold()),
     };

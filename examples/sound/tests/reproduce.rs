@@ -194,7 +194,7 @@ fn models_are_trained_and_measured() {
         "{error}"
     );
 
-    run("vocoder --critics-from 1 --steps 2 --batch 4 --clips 4");
+    run("vocoder --steps 2 --batch 4 --clips 4");
     let vocoder = dir.join("runs/sound-vocoder-1");
     let ratio = measure(&vocoder, "multi-resolution STFT distance, of Griffin-Lim's");
     assert_eq!(ratio["goal"]["at_most"], 0.8);
@@ -202,14 +202,29 @@ fn models_are_trained_and_measured() {
     assert!(measure(&vocoder, "real-time factor")["value"].as_f64() > Some(0.0));
     check_made(&vocoder, "vocoded");
     assert!(measure(&vocoder, "frames with another pitch")["floor"].is_number());
-    let plain = "vocoder --network hifi-gan --critics-from 1 --steps 2 --batch 4 --clips 4";
-    run(&format!("{plain} --out runs/plain"));
-    let text = std::fs::read(dir.join("runs/plain/vocoder/config.json")).unwrap();
-    let config: Value = serde_json::from_slice(&text).unwrap();
-    assert_eq!(config["model_type"], "speecht5_hifigan");
+    for (network, model_type) in [
+        ("nsf", "nsf_hifigan"),
+        ("hifi-gan", "speecht5_hifigan"),
+        ("magnitude", "magnitude_vocoder"),
+    ] {
+        let folder = match network {
+            "magnitude" => vocoder.clone(),
+            _ => {
+                let options = "--critics-from 1 --steps 2 --batch 4 --clips 4";
+                run(&format!(
+                    "vocoder --network {network} {options} --out runs/{network}"
+                ));
+                dir.join("runs").join(network)
+            }
+        };
+        let text = std::fs::read(folder.join("vocoder/config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(config["model_type"], model_type);
+    }
+    let plain = "vocoder --network hifi-gan --steps 2 --batch 4 --clips 4";
     let other = format!("{plain} --resume --out runs/sound-vocoder-1");
     let error = refused(&format!("{other} --data tones --size tiny"));
-    assert!(error.contains("model"), "{error}");
+    assert!(error.contains("with which the run began"), "{error}");
 
     run("mel --steps 2 --batch 4 --samples 10 --sampling-steps 2");
     let mel = dir.join("runs/sound-mel-1");
@@ -269,6 +284,7 @@ fn mistakes_are_named_before_training() {
         ("codes --data tones --classifier nothing", "nothing"),
         ("codes --data tones --samples 5", "--samples"),
         ("vocoder --data tones --batch 0", "--batch"),
+        ("vocoder --data tones --critics-from 1", "--critics-from"),
         ("mel --data tones --sampling-steps 1", "--sampling-steps"),
         ("mel", "--data"),
     ] {

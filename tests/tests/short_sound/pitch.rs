@@ -44,7 +44,7 @@ const LENGTH: usize = 64 * FRAMES;
 const NOISE: f32 = 1e-3;
 
 /// Sounds of a pitch between 90 and 250 Hz, which moves by a third, and of two resonances.
-fn voices(count: usize, seed: u64) -> Vec<Waveform> {
+pub(super) fn voices(count: usize, seed: u64) -> Vec<Waveform> {
     let rate = 8000;
     let mut rng = Rng::new(seed);
     let voice = |_| {

@@ -132,14 +132,22 @@ impl GriffinLim {
     /// # Errors
     /// As [`magnitudes`](Self::magnitudes); and if there are too few frames for the padding.
     pub fn waveform(&self, log_mel: &Frames) -> Result<Vec<f32>> {
-        let magnitudes = self.magnitudes(log_mel)?;
+        self.waveform_of_magnitudes(&self.magnitudes(log_mel)?)
+    }
+
+    /// A waveform with nearly these magnitudes `[frames, bins]`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for another number of bins, or if there are too few frames for
+    /// the padding.
+    pub fn waveform_of_magnitudes(&self, magnitudes: &Frames) -> Result<Vec<f32>> {
         let count = magnitudes.values().len();
         let phase = Rng::stream(self.config.seed, "griffin-lim", 0).uniform_vec(count, 0.0, 1.0);
         let phase: Vec<f64> = phase.iter().map(|turn| f64::from(*turn) * TAU).collect();
         let (rounds, momentum) = (self.config.rounds, self.config.momentum);
         self.mel
             .stft()
-            .griffin_lim(&magnitudes, &phase, rounds, momentum, None)
+            .griffin_lim(magnitudes, &phase, rounds, momentum, None)
     }
 }
 

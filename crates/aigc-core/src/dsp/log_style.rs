@@ -149,6 +149,17 @@ impl Logarithm {
         Frames::of(values, width)
     }
 
+    /// The mel whose logarithm is 0.
+    fn zero(&self) -> f64 {
+        match self.style {
+            LogStyle::Decibel {
+                reference: DecibelReference::Value(value),
+                ..
+            } => self.floored(value),
+            _ => 1.0,
+        }
+    }
+
     /// The mel spectrum of logarithms, where the floor and the range have not changed it. The
     /// reference of decibels is taken to be 1 if it was the largest value.
     pub(super) fn inverse(&self, log_mel: f64) -> f64 {
@@ -156,17 +167,23 @@ impl Logarithm {
             LogStyle::Whisper => log_mel * SHIFT - SHIFT,
             _ => log_mel,
         };
-        let zero = match self.style {
-            LogStyle::Decibel {
-                reference: DecibelReference::Value(value),
-                ..
-            } => self.floored(value),
-            _ => 1.0,
-        };
-        let mel = zero * (value / self.factor()).exp();
+        let mel = self.zero() * (value / self.factor()).exp();
         match self.mode {
             FloorMode::Clamp => mel,
             FloorMode::Add => (mel - self.floor).max(0.0),
+        }
+    }
+
+    /// [`inverse`](Self::inverse) on a device, differentiable.
+    pub(super) fn inverse_tensor(&self, log_mel: Tensor<3>) -> Tensor<3> {
+        let values = match self.style {
+            LogStyle::Whisper => log_mel * SHIFT - SHIFT,
+            _ => log_mel,
+        };
+        let mel = (values / self.factor()).exp() * self.zero();
+        match self.mode {
+            FloorMode::Clamp => mel,
+            FloorMode::Add => (mel - self.floor).clamp_min(0.0),
         }
     }
 
@@ -212,9 +229,11 @@ impl Logarithm {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use crate::testing::assert_close;
+    use burn::tensor::Device;
 
     fn logarithm(style: LogStyle, mode: FloorMode, power: u32) -> Logarithm {
         Logarithm {
@@ -240,6 +259,10 @@ mod tests {
                     for (value, expected) in values.values().iter().zip(mel.values()) {
                         assert!((log.inverse(*value) - expected).abs() < 1e-12, "{log:?}");
                     }
+                    let tensor = values.to_tensor(&Device::flex()).unsqueeze_dim(0);
+                    let expected: Vec<f32> = mel.transposed().iter().map(|x| *x as f32).collect();
+                    let found = log.inverse_tensor(tensor);
+                    assert_close(&crate::testing::values(found), &expected, 1e-5);
                 }
             }
         }

@@ -15,6 +15,7 @@ pub struct MelSpectrogram {
     stft: Stft,
     filters: Vec<Filter>,
     matrix: Matrix,
+    spread: Matrix,
 }
 
 /// A filter without the zeros around it.
@@ -58,6 +59,7 @@ impl MelSpectrogram {
             config,
             stft,
             matrix: Matrix::default(),
+            spread: Matrix::default(),
         })
     }
 
@@ -130,6 +132,50 @@ impl MelSpectrogram {
     pub fn log_mel_tensor(&self, samples: Tensor<2>) -> Tensor<3> {
         let rows = self.mel_rows(samples);
         self.config.logarithm().forward_tensor(rows).swap_dims(1, 2)
+    }
+
+    /// Magnitudes that are smooth over frequency and have about these log-mels, differentiable: each
+    /// is the mean of what its filters tell, a filter the magnitude of a flat spectrum with its mel,
+    /// with the weights of the filters. Those of a flat spectrum are exact. A bin that no filter
+    /// reaches is 0.
+    ///
+    /// # Shapes
+    /// - log_mel: `[batch, n_mels, frames]`
+    /// - output: `[batch, bins, frames]`
+    ///
+    /// # Panics
+    /// If the number of mels is not that of the configuration.
+    pub fn smooth_magnitudes(&self, log_mel: Tensor<3>) -> Tensor<3> {
+        let ([batch, n_mels, frames], bins) = (log_mel.dims(), self.stft.bins());
+        assert_eq!(n_mels, self.filters.len(), "mels of a frame");
+        let mel = self.config.logarithm().inverse_tensor(log_mel);
+        let rows = mel.swap_dims(1, 2).reshape([batch * frames, n_mels]);
+        let matrix = self.spread.get(&rows.device(), || {
+            let mut sums = vec![0.0; bins];
+            for filter in &self.filters {
+                let total: f64 = filter.weights.iter().sum();
+                for (i, weight) in filter.weights.iter().enumerate() {
+                    sums[filter.first + i] += weight * total;
+                }
+            }
+            let mut matrix = vec![0.0f32; n_mels * bins];
+            for (mel, filter) in self.filters.iter().enumerate() {
+                for (i, weight) in filter.weights.iter().enumerate() {
+                    let bin = filter.first + i;
+                    if sums[bin] > 0.0 {
+                        matrix[mel * bins + bin] = (weight / sums[bin]) as f32;
+                    }
+                }
+            }
+            TensorData::new(matrix, [n_mels, bins])
+        });
+        let found = rows.matmul(matrix);
+        let found = match self.config.power {
+            // The slope of the root at 0 is infinite.
+            2 => found.clamp_min(LEAST_POWER).sqrt(),
+            _ => found,
+        };
+        found.reshape([batch, frames, bins]).swap_dims(1, 2)
     }
 
     /// Mel spectra `[batch, frames, n_mels]`.
@@ -218,6 +264,42 @@ mod tests {
         let floor = MelConfig::whisper(20).init().unwrap();
         let silence = floor.log_mel(&[0.0; 800]).unwrap();
         assert!(silence.values().iter().all(|x| (x + 1.5).abs() < 1e-12));
+    }
+
+    /// The spectrum of a pulse is flat: its magnitudes are found exactly, and those of twice the
+    /// pulse are twice as large, in every style with a known zero.
+    #[test]
+    fn magnitudes_of_flat_spectra_are_exact() {
+        let mut samples = vec![0.0f32; 700];
+        samples[350] = 0.7;
+        let samples = Tensor::<1>::from_floats(samples.as_slice(), &Device::flex());
+        let samples: Tensor<2> = samples.unsqueeze_dim(0);
+        for config in configs() {
+            if matches!(
+                config.log_style,
+                LogStyle::Whisper
+                    | LogStyle::Decibel {
+                        reference: DecibelReference::Max,
+                        ..
+                    }
+            ) {
+                continue;
+            }
+            let mel = config.init().unwrap();
+            let (exact, found) = (
+                mel.stft().magnitude(samples.clone(), 0.0),
+                mel.smooth_magnitudes(mel.log_mel_tensor(samples.clone())),
+            );
+            assert_eq!(exact.dims(), found.dims());
+            let inner = |x: Tensor<3>| values(x.narrow(1, 2, mel.stft().bins() - 4));
+            let pairs = inner(found).into_iter().zip(inner(exact));
+            // Other frames are silent, and have the floor of the logarithm.
+            let heard: Vec<(f32, f32)> = pairs.filter(|(_, exact)| *exact > 0.1).collect();
+            assert!(heard.len() > 200, "{}", heard.len());
+            for (found, exact) in heard {
+                assert!((found - exact).abs() < 1e-3, "{found} {exact} {config:?}");
+            }
+        }
     }
 
     /// Twice the amplitude adds ln 2 to every value.

@@ -3,11 +3,12 @@
 use aigc_core::{
     Error, Result,
     check::{ensure, in_range},
+    data::SampleBatch,
     dsp::MelConfig,
     json,
     weights::Loaded,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Limit on channels.
@@ -140,4 +141,20 @@ pub(super) fn check_mel(log_mel: &Tensor<3>, mels: usize, least_frames: usize) -
     }
     let expected = format!("[batch, {mels}, frames] with at least {least_frames} frames");
     Err(Error::argument("log_mel", format!("{dims:?}"), expected))
+}
+
+/// The waveforms of a batch with one channel, `[batch, time]`.
+pub(super) fn check_waves<B: SampleBatch<3>>(batch: &B, device: &Device) -> Result<Tensor<2>> {
+    let shape = batch.sample_shape();
+    match *shape.dims() {
+        [1, time] if !batch.is_empty() => {
+            let waves = batch.normalized(device);
+            Ok(waves.reshape([batch.len(), time]))
+        }
+        _ => {
+            let found = format!("{} of shape {shape}", batch.len());
+            let expected = "at least one sample of shape 1×time: sound with one channel";
+            Err(Error::argument("batch", found, expected))
+        }
+    }
 }

@@ -11,6 +11,7 @@
 //! | `config`, `hifigan`, `stream` | HiFi-GAN, whole and piece by piece |
 //! | `nsf` | HiFi-GAN with a harmonic source of a predicted pitch |
 //! | `univnet` | UnivNet |
+//! | `magnitude` | magnitudes by a network, angles by Griffin and Lim's algorithm; its training |
 //! | `discriminator` | discriminators of waveforms |
 //! | `losses` | sums over discriminators, feature matching |
 //! | `generator`, `objective_config`, `objective` | training |
@@ -44,6 +45,7 @@ mod files;
 mod generator;
 mod hifigan;
 mod losses;
+mod magnitude;
 mod metrics;
 mod nsf;
 mod objective;
@@ -61,6 +63,10 @@ pub use discriminator::{
 pub use generator::{Generated, VocoderGenerator};
 pub use hifigan::{HifiGan, HifiGanResidualBlock};
 pub use losses::feature_matching_loss;
+pub use magnitude::{
+    ConvNextBlock, MagnitudeLossConfig, MagnitudeObjective, MagnitudeVocoder,
+    MagnitudeVocoderConfig,
+};
 pub use metrics::{VocoderMetrics, VocoderScores};
 pub use nsf::{NsfHifiGan, NsfHifiGanConfig, PitchPredictor};
 pub use objective::VocoderObjective;

@@ -1,7 +1,9 @@
 //! Training of vocoders.
 
 use super::{
-    Generated, VocoderGenerator, VocoderObjectiveConfig, WaveDiscriminator, feature_matching_loss,
+    Generated, VocoderGenerator, VocoderObjectiveConfig, WaveDiscriminator,
+    checks::check_waves,
+    feature_matching_loss,
     losses::{accuracy, discriminator_loss, generator_loss, mean_logit},
 };
 use crate::Gan;
@@ -101,15 +103,8 @@ where
 
     /// The waveforms of a batch, `[batch, time]`, if they are long enough for every term.
     fn waves(&self, batch: &B, model: &Gan<G, C>, context: &StepContext) -> Result<Tensor<2>> {
-        let shape = batch.sample_shape();
-        let time = match *shape.dims() {
-            [1, time] if !batch.is_empty() => time,
-            _ => {
-                let found = format!("{} of shape {shape}", batch.len());
-                let expected = "at least one sample of shape 1×time: sound with one channel";
-                return Err(Error::argument("batch", found, expected));
-            }
-        };
+        let waves = check_waves(batch, &context.device)?;
+        let time = waves.dims()[1];
         self.mel.stft().frames(time)?;
         // What the generator makes may be shorter, by less than a frame.
         let hop = self.mel.config().hop_length;
@@ -119,8 +114,7 @@ where
         let mut resolutions = self.stft_loss.resolutions().iter();
         resolutions.try_for_each(|stft| stft.frames(least).map(drop))?;
         model.discriminator.check_len(least)?;
-        let wave = batch.normalized(&context.device);
-        Ok(wave.reshape([batch.len(), time]))
+        Ok(waves)
     }
 
     /// The sound that the generator makes of the spectrograms of `real`, at most as long.
