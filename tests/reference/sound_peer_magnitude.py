@@ -61,7 +61,7 @@ def magnitude(data, steps):
     """Milliseconds of a step, and what makes waveforms of log-mels."""
     clips, mel = recordings(data, False), LogMel(256, 64, 40)
     all_mels = torch.cat([mel(x[None])[0] for x, _ in clips], 1)
-    network = Magnitudes(mel, all_mels.mean(1), all_mels.std(1))
+    network = Magnitudes(mel, all_mels.mean(1), all_mels.std(1, correction=0))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=(0.9, 0.99),
                                   weight_decay=0.01)
     batches = order(len(clips), 16)
@@ -80,4 +80,9 @@ def magnitude(data, steps):
 
     ms = train(step, steps, [optimizer], 200)
     network.eval()
-    return ms, lambda log_mel: mel.angled(network(log_mel).exp(), log_mel.shape[2] * mel.hop, 100)
+
+    def waves(log_mel):
+        size = network(log_mel).clamp_max(math.log(mel.n_fft)).exp()
+        return mel.angled(size, log_mel.shape[2] * mel.hop, 100)
+
+    return ms, waves

@@ -14,6 +14,7 @@ use aigc_core::{
     burn::tensor::Device,
     checkpoint::RunDir,
     data::sound::SoundBatch,
+    dsp::MelConfig,
     train::{LrSchedule, Objective, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{Progress, RunOptions, after_training};
@@ -54,7 +55,8 @@ pub(crate) struct Options {
     /// The generator of sound; a resumed run needs the one that it began with.
     #[arg(long, value_enum, default_value = "magnitude")]
     network: Network,
-    /// First step with discriminators, which --network magnitude never has; by default 8,000.
+    /// First step with discriminators, by default 8,000; not with --network magnitude, which has
+    /// none.
     #[arg(long, value_name = "STEP")]
     critics_from: Option<usize>,
     /// Size of the networks.
@@ -86,6 +88,8 @@ struct Training<O: Objective, L, C> {
     model_config: C,
     objective: O,
     objective_config: L,
+    /// What the vocoder reads.
+    mel: MelConfig,
     /// Settings without those of options.
     trainer: TrainerConfig,
     finish: Finish<O::Model>,
@@ -109,6 +113,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             let losses = MagnitudeLossConfig::default();
             let training = Training {
                 model_config: network.config().clone(),
+                mel: *network.mel_config(),
                 objective: MagnitudeObjective::<SoundBatch>::new(losses.clone(), &network)?,
                 objective_config: losses,
                 model: network,
@@ -168,6 +173,7 @@ fn adversarial<G: VocoderGenerator + 'static, C>(
     };
     Ok(Training {
         objective: VocoderObjective::new(losses.clone(), &model)?,
+        mel: *model.generator.mel_config(),
         model,
         model_config,
         objective_config: losses,
@@ -188,6 +194,7 @@ where
 {
     /// Trains and measures the vocoder.
     fn run(self, options: &Options, fsdd: &Fsdd, stop: CancelToken) -> anyhow::Result<()> {
+        self.mel.check_same(&vocoder_mel())?;
         let (device, seed) = (options.run.device()?, options.run.seed);
         let reader = Reader::open(options.classifier.as_deref(), Label::Digit, fsdd, &device)?;
         let clips = fsdd.compared(options.clips)?;
@@ -208,7 +215,6 @@ where
             .fit(self.objective, self.model, &loader, &run)?;
         after_training(trained, &run, &stop, |trained| {
             let vocoder = (self.finish)(trained.model, &run.path().join(FOLDER))?;
-            vocoder.mel_config().check_same(&vocoder_mel())?;
             let report = Report::new(trained.step, trained.elapsed);
             let evaluation = Evaluation {
                 reader: &reader,

@@ -43,17 +43,18 @@ use std::path::PathBuf;
 ///
 /// With --data, three networks are trained: text to spectra, spectra to sound (the vocoder), and a
 /// reader that tells which digit is heard. On two cores this takes 20 minutes, of which the first
-/// two have 12 and 6. --vocoder nsf takes 30, of which the vocoder has 15, and speaks piece by piece
-/// with --stream. --vocoder griffin-lim has no vocoder to train: the words are clear after 14
-/// minutes, and sound hollow.
+/// two have 12 and 6. --vocoder nsf takes 30 minutes, of which the vocoder has 15, and speaks piece
+/// by piece with --stream. --vocoder griffin-lim has no vocoder to train: the words are clear after
+/// 14 minutes, and sound hollow.
 #[derive(Clone, Debug, Parser)]
 #[command(mut_arg("out", |arg| arg.help(
     "Run directory, by default the next free number below `runs/`; with --model the WAV file, by \
      default speech.wav"
 )))]
 #[command(mut_arg("minutes", |arg| arg.help(
-    "Time limit for all trainings together in minutes, by default 20, and 30 with --vocoder nsf; \
-     training ends even if steps are left. The learning rates are scaled to the limit that is reached first"
+    "Time limit for all trainings together in minutes, by default 20, with \
+     --vocoder nsf 30 and with --vocoder griffin-lim 15; training ends even if steps are left. The \
+     learning rates are scaled to the limit that is reached first"
 )))]
 #[command(mut_arg("steps", |arg| arg.help(
     "Number of training steps of each network; by default 5,000, of the vocoder 4,000 or with \
@@ -86,11 +87,13 @@ pub(crate) struct Args {
     /// Leave out characters that the voice does not know, instead of stopping.
     #[arg(long)]
     skip_unknown: bool,
-    /// Write the sound piece by piece while it is made; a voice of digits needs --vocoder nsf.
+    /// Write the sound piece by piece while it is made. A voice of digits needs the vocoder nsf,
+    /// which is the default of a training with --stream.
     #[arg(long)]
     stream: bool,
-    /// What makes sound of the spectra of a voice of digits; by default the trained vocoder, and
-    /// Griffin-Lim for a run without one. A resumed run keeps to what it began with.
+    /// What makes sound of the spectra of a voice of digits: in a training by default `magnitude`,
+    /// with --stream `nsf`; otherwise the trained vocoder, and `griffin-lim` for a run without one.
+    /// A resumed run keeps to what it began with.
     #[arg(long, value_enum)]
     vocoder: Option<VocoderKind>,
     /// Number of texts with which a voice of digits is checked: half of them single digits, half
@@ -140,10 +143,9 @@ fn main() -> Result<()> {
 
 /// The error of `--stream` with a vocoder that needs all of the spectra at once.
 fn cannot_stream(kind: VocoderKind) -> Error {
-    let expected = format!(
-        "left out: the vocoder {} needs all of the spectra",
-        kind.name()
-    );
+    let kind = kind.name();
+    let expected =
+        format!("left out: the vocoder {kind} needs all of the spectra; --vocoder nsf does not");
     Error::argument("--stream", "given", expected)
 }
 

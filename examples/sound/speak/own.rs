@@ -158,13 +158,18 @@ pub(crate) fn train(args: &Args, device: &Device, stop: &CancelToken) -> Result<
     let recorded = saved.as_ref().map(|saved| saved.data.vocoder);
     let kind = match (args.vocoder, recorded, &existing) {
         (Some(kind), _, _) | (None, Some(Some(kind)), _) => kind,
-        // Without a record, a run with a reader and no vocoder began with --vocoder griffin-lim.
+        // Without a record, a run with a reader and no vocoder began with --vocoder griffin-lim,
+        // and others with nsf.
         (None, _, Some(run)) if has(run, reader::NAME) && !has(run, vocoder::NAME) => {
             VocoderKind::GriffinLim
         }
+        (None, Some(None), _) => VocoderKind::Nsf,
         _ if args.stream => VocoderKind::Nsf,
         _ => VocoderKind::Magnitude,
     };
+    if args.stream && !kind.can_stream() {
+        return Err(cannot_stream(kind).into());
+    }
     let (minutes, of_vocoder) = kind.limits();
     let data = DataConfig {
         path: path.canonicalize().map_err(Error::io(&path))?,

@@ -15,12 +15,11 @@ use aigc_core::{
         sound::{Sound, SoundBatch, collate_sounds},
     },
     dsp::{GriffinLim, GriffinLimConfig, MelConfig},
-    json,
     rng::Rng,
     train::{LrSchedule, Objective, OptimizerConfig, TrainerConfig},
 };
 use aigc_examples::{outln, unless_stopped};
-use aigc_examples_sound::{SpokenDigit, reported, spread};
+use aigc_examples_sound::{SpokenDigit, model_type, reported, spread};
 use aigc_gan::{
     Gan,
     vocoder::{
@@ -30,7 +29,6 @@ use aigc_gan::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 use std::path::PathBuf;
 
 /// Directory of the training in the run.
@@ -65,11 +63,12 @@ pub(crate) enum MelVocoder {
 }
 
 impl MelVocoder {
-    /// The vocoder of a run for these spectra: the trained one, or if there is none, or
-    /// `kind` is that, Griffin-Lim. Returns the directories of its weights, too.
+    /// The vocoder of a run for these spectra, with the directories of its weights: Griffin-Lim if
+    /// `kind` is that, or if it is `None` and the run has no trained vocoder; else the trained one.
     ///
     /// # Errors
-    /// As for opening a vocoder, and [`GriffinLimConfig::init`].
+    /// [`Error::InvalidArgument`] if `kind` is not that of the trained vocoder; errors of opening
+    /// it, and of [`GriffinLimConfig::init`].
     pub(crate) fn of_run(
         run: &RunDir,
         kind: Option<VocoderKind>,
@@ -77,17 +76,22 @@ impl MelVocoder {
         device: &Device,
     ) -> Result<(Self, Vec<PathBuf>)> {
         let folder = run.path().join(NAME).join("final");
-        if kind == Some(VocoderKind::GriffinLim) || (kind.is_none() && !folder.is_dir()) {
+        let found = match folder.is_dir() {
+            false => VocoderKind::GriffinLim,
+            true => match model_type(&folder)?.as_deref() {
+                Some(MagnitudeVocoderConfig::MODEL_TYPE) => VocoderKind::Magnitude,
+                _ => VocoderKind::Nsf,
+            },
+        };
+        if kind.unwrap_or(found) == VocoderKind::GriffinLim {
             let vocoder = GriffinLimConfig::new(*mel).init()?;
             return Ok((Self::GriffinLim(Box::new(vocoder)), vec![]));
         }
-        let config = json::read_file(&folder.join("config.json"), json::parse_object)?;
-        let found = match config.get("model_type").and_then(Value::as_str) {
-            Some(MagnitudeVocoderConfig::MODEL_TYPE) => VocoderKind::Magnitude,
-            _ => VocoderKind::Nsf,
-        };
         if let Some(kind) = kind.filter(|kind| *kind != found) {
-            let expected = format!("{}, the vocoder of the run, or griffin-lim", found.name());
+            let expected = match found {
+                VocoderKind::GriffinLim => "griffin-lim; the run has no trained vocoder".to_owned(),
+                found => format!("{}, the vocoder of the run, or griffin-lim", found.name()),
+            };
             return Err(Error::argument("--vocoder", kind.name(), expected));
         }
         let vocoder = match found {
@@ -179,6 +183,7 @@ pub(crate) fn train(
                 },
                 objective: MagnitudeLossConfig::default(),
             };
+            mel.check_same(&given.model.mel_config)?;
             let prepared = stage.prepare(NAME, share, given)?;
             let settings = &prepared.settings;
             let vocoder = settings.model.init(stage.device)?;
@@ -199,6 +204,7 @@ pub(crate) fn train(
                 },
                 objective: VocoderObjectiveConfig::speech_8khz(critics_from),
             };
+            mel.check_same(&given.model.mel_config)?;
             let prepared = stage.prepare(NAME, share, given)?;
             let settings = &prepared.settings;
             let generator = settings.model.init(stage.device)?;

@@ -20,4 +20,4 @@ pub use run_state::RunState;
 pub use spectrum_scheduler::spectrum_scheduler;
 pub use speed::Speed;
 pub use spoken_digits::{Label, Split, SpokenDigit, SpokenDigits, spread};
-pub use vocoder::open_vocoder;
+pub use vocoder::{model_type, open_vocoder};

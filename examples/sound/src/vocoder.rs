@@ -16,9 +16,9 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Opens the HiFi-GAN, with or without a harmonic source, the UnivNet or the vocoder of predicted
-/// magnitudes in `folder`, which must read mels of the configuration `mel`; without a folder, it is Griffin-Lim, which reads any. The
-/// folder is one of transformers, of `save_pretrained`, or the `final` of a run. Its report goes to
-/// standard error.
+/// magnitudes in `folder`, which must read mels of the configuration `mel`; without a folder, it is
+/// Griffin-Lim, which reads any. The folder is one of transformers, of `save_pretrained`, or the
+/// `final` of a run. Its report goes to standard error.
 ///
 /// # Errors
 /// [`Error::Data`] naming the file, and the first field of the mels that differs; errors of opening
@@ -31,10 +31,8 @@ pub fn open_vocoder(
     let Some(folder) = folder else {
         return Ok(Box::new(GriffinLimConfig::new(*mel).init()?));
     };
-    let path = folder.join("config.json");
-    let config = json::read_file(&path, json::parse_object)?;
-    let kind = config.get("model_type").and_then(Value::as_str);
-    let vocoder: Box<dyn Vocoder> = match kind {
+    let kind = model_type(folder)?;
+    let vocoder: Box<dyn Vocoder> = match kind.as_deref() {
         Some(UnivNetConfig::MODEL_TYPE) => {
             Box::new(reported(UnivNet::from_pretrained(folder, device)?).fold())
         }
@@ -48,9 +46,19 @@ pub fn open_vocoder(
     };
     mel.check_same(vocoder.mel_config()).map_err(|error| {
         let reason = format!("the vocoder reads other mels than the model makes: {error}");
-        Error::data(&path, DataFault::Mismatch(reason))
+        Error::data(folder.join("config.json"), DataFault::Mismatch(reason))
     })?;
     Ok(vocoder)
+}
+
+/// The `model_type` in the `config.json` of a folder, if it has one.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Json`] if the file cannot be read.
+pub fn model_type(folder: &Path) -> Result<Option<String>> {
+    let config = json::read_file(&folder.join("config.json"), json::parse_object)?;
+    let kind = config.get("model_type").and_then(Value::as_str);
+    Ok(kind.map(str::to_owned))
 }
 
 #[cfg(test)]

@@ -174,6 +174,9 @@ fn a_voice_is_trained_speaks_and_resumes_exactly() {
         let printed = speak(folder, &[&base, more].concat());
         (printed, read_wav(at(out)).unwrap())
     };
+    speak(folder, &train("piped", &["--resume"]));
+    let error = refused(folder, &train("whole", &["--resume", "--stream"]));
+    assert!(error.contains("--vocoder nsf"), "{error}");
     let (printed, pieces) = slow("pieces.wav", &["--stream"]);
     assert!(printed.contains("first sound after"), "{printed}");
     let (_, whole_pieces) = slow("whole-pieces.wav", &[]);
@@ -187,6 +190,9 @@ fn a_voice_is_trained_speaks_and_resumes_exactly() {
     speak(folder, &train("hollow", &hollow));
     speak(folder, &train("hollow", &["--resume"]));
     assert!(at("hollow/reader").is_dir() && !at("hollow/vocoder").exists());
+    let of_none = ["one", "--model", "hollow", "--vocoder", "nsf"];
+    let error = refused(folder, &of_none);
+    assert!(error.contains("no trained vocoder"), "{error}");
 
     let change = train("hollow", &["--resume", "--vocoder", "nsf"]);
     let error = refused(folder, &change);

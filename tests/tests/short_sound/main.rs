@@ -5,7 +5,7 @@
 //! | `codec` | a codec of sound effects | decoded sounds are near; all codebooks are in use |
 //! | `codes` | streams of tokens, told a class | the entropy is reached, and the rules are kept |
 //! | `vocoder` | a vocoder of a synthetic voice | a smaller distance than that of Griffin-Lim |
-//! | `magnitude` | a vocoder that predicts magnitudes | a smaller distance than that of Griffin-Lim |
+//! | `magnitude` | a vocoder of magnitudes | a smaller distance than that of Griffin-Lim |
 //! | `pitch` | a vocoder with a harmonic source | voices keep their pitch |
 //! | `speech` | a speaker whose letters are tones | new words are spoken letter by letter |
 

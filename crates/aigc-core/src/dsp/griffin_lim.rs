@@ -48,15 +48,24 @@ impl GriffinLimConfig {
         }
     }
 
-    /// Plans the transforms.
+    /// Fails unless every value is in its range.
     ///
     /// # Errors
     /// [`Error::Config`] if the mels are invalid, there are more than 2²⁰ rounds, or the momentum
     /// is negative.
-    pub fn init(&self) -> Result<GriffinLim> {
+    pub fn validate(&self) -> Result<()> {
         in_range("rounds", self.rounds, 0..=MAX_ROUNDS)?;
         in_range("mel_rounds", self.mel_rounds, 0..=MAX_ROUNDS)?;
         non_negative("momentum", self.momentum)?;
+        self.mel.validate()
+    }
+
+    /// Plans the transforms.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn init(&self) -> Result<GriffinLim> {
+        self.validate()?;
         Ok(GriffinLim {
             config: *self,
             mel: self.mel.init()?,
@@ -138,9 +147,14 @@ impl GriffinLim {
     /// A waveform with nearly these magnitudes `[frames, bins]`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for another number of bins, or if there are too few frames for
-    /// the padding.
+    /// [`Error::InvalidArgument`] for another number of bins, for magnitudes that are negative or
+    /// not finite, or if there are too few frames for the padding.
     pub fn waveform_of_magnitudes(&self, magnitudes: &Frames) -> Result<Vec<f32>> {
+        let is_bad = |value: &&f64| !(0.0..=f64::MAX).contains(*value);
+        if let Some(value) = magnitudes.values().iter().find(is_bad) {
+            let expected = "finite magnitudes, 0 or above";
+            return Err(Error::argument("magnitudes", value, expected));
+        }
         let count = magnitudes.values().len();
         let phase = Rng::stream(self.config.seed, "griffin-lim", 0).uniform_vec(count, 0.0, 1.0);
         let phase: Vec<f64> = phase.iter().map(|turn| f64::from(*turn) * TAU).collect();
@@ -227,6 +241,15 @@ mod tests {
         );
         assert!(message(Frames::new(vec![f64::NAN; 400], 40).unwrap()).contains("NaN"));
         assert!(message(Frames::new(vec![1e6; 400], 40).unwrap()).contains("1000000"));
+        let of_magnitude = |value| {
+            let frames = Frames::new(vec![value; 129 * 9], 129).unwrap();
+            vocoder.waveform_of_magnitudes(&frames)
+        };
+        assert_eq!(of_magnitude(0.5).unwrap().len(), 9 * 64);
+        for value in [-0.1, f64::NAN, f64::INFINITY] {
+            let error = of_magnitude(value).unwrap_err().to_string();
+            assert!(error.contains("`magnitudes`"), "{error}");
+        }
         let none = Tensor::<3>::zeros([1, 41, 4], &Device::flex());
         assert!(vocoder.vocode(none).is_err());
         let mut bad = GriffinLimConfig::new(config);

@@ -5,8 +5,8 @@ use super::{
     device::{LEAST_POWER, Matrix},
     mel_filters,
 };
-use crate::Result;
-use burn::tensor::{Tensor, TensorData};
+use crate::{Result, ops};
+use burn::tensor::{DType, Tensor, TensorData};
 
 /// Mel spectra and their logarithms, planned by [`MelConfig::init`].
 #[derive(Clone, Debug)]
@@ -134,10 +134,15 @@ impl MelSpectrogram {
         self.config.logarithm().forward_tensor(rows).swap_dims(1, 2)
     }
 
-    /// Magnitudes that are smooth over frequency and have about these log-mels, differentiable: each
-    /// is the mean of what its filters tell, a filter the magnitude of a flat spectrum with its mel,
-    /// with the weights of the filters. Those of a flat spectrum are exact. A bin that no filter
-    /// reaches is 0.
+    /// Magnitudes that are smooth over frequency and have about these log-mels, differentiable: a
+    /// rough inverse without iterations, unlike `librosa.feature.inverse.mel_to_stft`. Each filter
+    /// estimates the magnitude of a flat spectrum that has its mel, or its power for mels of
+    /// powers. A bin is the mean of the estimates of its filters, weighted by their sums and their
+    /// values there.
+    ///
+    /// Flat spectra are exact if the logarithm has lost nothing: no value was below its floor or
+    /// too far below the largest, and decibels have a fixed reference. A bin that no filter reaches
+    /// is 0, for mels of powers 1e-12. The result has 32 bits.
     ///
     /// # Shapes
     /// - log_mel: `[batch, n_mels, frames]`
@@ -148,6 +153,7 @@ impl MelSpectrogram {
     pub fn smooth_magnitudes(&self, log_mel: Tensor<3>) -> Tensor<3> {
         let ([batch, n_mels, frames], bins) = (log_mel.dims(), self.stft.bins());
         assert_eq!(n_mels, self.filters.len(), "mels of a frame");
+        let log_mel = ops::cast(log_mel, DType::F32);
         let mel = self.config.logarithm().inverse_tensor(log_mel);
         let rows = mel.swap_dims(1, 2).reshape([batch * frames, n_mels]);
         let matrix = self.spread.get(&rows.device(), || {
@@ -266,8 +272,8 @@ mod tests {
         assert!(silence.values().iter().all(|x| (x + 1.5).abs() < 1e-12));
     }
 
-    /// The spectrum of a pulse is flat: its magnitudes are found exactly, and those of twice the
-    /// pulse are twice as large, in every style with a known zero.
+    /// The spectrum of a pulse is flat: its magnitudes are found exactly in every style with a
+    /// fixed reference.
     #[test]
     fn magnitudes_of_flat_spectra_are_exact() {
         let mut samples = vec![0.0f32; 700];

@@ -116,6 +116,9 @@ pub(crate) struct Attention {
     whole_norm: bool,
 }
 
+/// Least tokens for each channel of [`Attention::is_narrow`].
+const ROWS_PER_CHANNEL: usize = 32;
+
 /// Queries, keys and values, `[batch, tokens, heads, width of a head]`.
 type Projected = [Tensor<4>; 3];
 
@@ -196,7 +199,37 @@ impl Attention {
     /// # Shapes
     /// - x and output: `[batch, tokens, width]`
     pub(crate) fn forward(&self, x: Tensor<3>, rotary: Option<&RotaryTable>) -> Tensor<3> {
-        self.output(attend(vec![self.first(x)], rotary))
+        let attended = match rotary {
+            None if self.is_narrow(&x) => self.together(x),
+            _ => attend(vec![self.first(x)], rotary),
+        };
+        self.output(attended)
+    }
+
+    /// Whether queries, keys and values are plain products of `x` by weights that are small beside
+    /// it: then one product is faster than three, although the weights are copied for it.
+    fn is_narrow(&self, x: &Tensor<3>) -> bool {
+        let [batch, tokens, width] = x.dims();
+        let layers = [&self.to_q, &self.to_k, &self.to_v];
+        let is_plain = |layer: &&Linear| {
+            let weight = layer.weight.val();
+            weight.dims() == [width, width]
+                && weight.dtype() == x.dtype()
+                && layer.bias.is_none()
+                && layer.spectral.is_none()
+        };
+        batch * tokens >= ROWS_PER_CHANNEL * width
+            && self.norm_q.is_none()
+            && self.norm_k.is_none()
+            && layers.iter().all(is_plain)
+    }
+
+    /// Attention with one product in place of three, before the output layer.
+    fn together(&self, x: Tensor<3>) -> Tensor<3> {
+        let layers = [&self.to_q, &self.to_k, &self.to_v];
+        let weights = layers.map(|layer| layer.weight.val());
+        let qkv = ops::linear(x, Tensor::cat(weights.to_vec(), 1), None);
+        ops::self_attention(qkv, self.heads, false)
     }
 
     /// Attention of the tokens of an image and of a prompt to each other; positions of `rotary` are
@@ -326,6 +359,36 @@ mod tests {
 
     fn apart<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
         (a - b).abs().max().into_scalar::<f32>()
+    }
+
+    /// One product of many tokens has the values and the gradients of three.
+    #[test]
+    fn one_product_is_three() {
+        let device = device("flex").unwrap().autodiff();
+        let config = AttentionConfig {
+            bias: false,
+            ..AttentionConfig::new(4, 2)
+        };
+        let layer = config.init(&device).init_weights(1);
+        let mut rng = Rng::new(2);
+        let x: Tensor<3> = rng.normal([9, 16, 4], &device);
+        let of_loss: Tensor<3> = rng.normal([9, 16, 4], &device);
+        assert!(layer.is_narrow(&x) && !layer.is_narrow(&x.clone().narrow(0, 0, 7)));
+        let gradients = |y: Tensor<3>| {
+            let gradients = (y.clone() * of_loss.clone()).sum().backward();
+            let layers = [&layer.to_q, &layer.to_k, &layer.to_v];
+            let of = layers.map(|layer| layer.weight.val().grad(&gradients).unwrap());
+            (y, of)
+        };
+        let (one, of_one) = gradients(layer.forward(x.clone(), None));
+        let (three, of_three) = gradients(layer.output(attend(vec![layer.first(x)], None)));
+        assert!(apart(one, three) < 1e-5);
+        for (one, three) in of_one.into_iter().zip(of_three) {
+            let size = three.clone().abs().max().into_scalar::<f32>();
+            assert!(apart(one, three) < 1e-5 * size.max(1.0));
+        }
+        let biased = AttentionConfig::new(4, 2).init(&device).init_weights(1);
+        assert!(!biased.is_narrow(&rng.normal([9, 16, 4], &device)));
     }
 
     /// Leaving hidden tokens out is the same as a mask of queries × keys; a sample whose tokens are

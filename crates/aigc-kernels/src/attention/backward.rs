@@ -1,6 +1,9 @@
 //! The gradients of an attention.
 
-use super::heads::{AttentionSizes, BLOCK, HeadOf, Heads, HeadsOut, side_by_side};
+use super::{
+    heads::{AttentionSizes, BLOCK, HeadOf, Heads, HeadsOut, side_by_side},
+    short::{is_short, short_grads},
+};
 use crate::{
     math::exp,
     memory::{check_len, filled, volume},
@@ -150,6 +153,10 @@ unsafe fn attention_grads_shared(
         d,
         ..
     } = sizes;
+    if is_short(sizes) {
+        // SAFETY: the caller's contract.
+        return unsafe { short_grads([q, k, v, dy], log_sums, sizes, grads, outs) };
+    }
     let group = sizes.group();
     // A part is a key head with all query heads that attend to it: it alone writes its gradients.
     let work = sizes.work().saturating_mul(5) / 2;

@@ -8,11 +8,13 @@
 //! | `forward` | the output |
 //! | `queries` | a block of queries |
 //! | `backward` | the gradients |
+//! | `short` | the gradients of many heads of few tokens |
 
 mod backward;
 mod forward;
 mod heads;
 mod queries;
+mod short;
 #[cfg(test)]
 mod tests;
 

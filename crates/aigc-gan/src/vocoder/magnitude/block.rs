@@ -12,15 +12,16 @@ use burn::{
 /// Kernel of the convolution.
 pub(super) const KERNEL: usize = 7;
 
-/// Factor of the new values at the start.
+/// Initial layer scale.
 const GAMMA: f64 = 0.3;
 
 /// The block of ConvNeXt (Liu et al. 2022, <https://arxiv.org/abs/2201.03545>, §2.6) over time, as
-/// Vocos has it (Siuzdak 2023, <https://arxiv.org/abs/2306.00814>, §3.2): a convolution of each
-/// channel, layer normalisation, and two linear layers of each frame, added to the input.
+/// in Vocos (Siuzdak 2023, <https://arxiv.org/abs/2306.00814>, §3.2): a depthwise convolution, layer
+/// normalisation, and two linear layers with GELU in between, times the layer scale γ, added to the
+/// input. γ begins as 0.3, whatever the number of blocks.
 #[derive(Module, Debug)]
 pub struct ConvNextBlock {
-    /// A convolution of each channel.
+    /// Depthwise convolution.
     pub dwconv: Conv1d,
     /// Normalises the channels of each frame.
     pub norm: LayerNorm,
@@ -28,7 +29,7 @@ pub struct ConvNextBlock {
     pub pwconv1: Linear,
     /// From the intermediate channels.
     pub pwconv2: Linear,
-    /// Factors of the new values of each channel, `[dim]`.
+    /// Layer scale γ, `[dim]`.
     pub gamma: Param<Tensor<1>>,
 }
 

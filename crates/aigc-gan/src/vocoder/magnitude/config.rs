@@ -6,8 +6,7 @@ use super::{
     block::KERNEL,
 };
 use aigc_core::{
-    Error, Result,
-    check::{self, non_negative},
+    Error, Result, check,
     dsp::{GriffinLimConfig, LogStyle, MelConfig},
     weights::Loaded,
 };
@@ -23,7 +22,8 @@ const ROUNDS: usize = 100;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename = "magnitude_vocoder")]
 pub struct MagnitudeVocoderConfig {
-    /// Configuration of the spectrograms, in any style but Whisper's, which drops a frame.
+    /// Configuration of the spectrograms, in any style but Whisper's, which drops a frame. With
+    /// decibels below the largest value, the loudness of a sound is not known.
     pub mel_config: MelConfig,
     /// Channels of the network.
     pub dim: usize,
@@ -107,10 +107,10 @@ impl MagnitudeVocoderConfig {
         ])?;
         mel.validate()?;
         check_layer("dim", &[self.dim, mel.n_fft / 2 + 1])?;
-        non_negative("momentum", self.momentum)?;
+        self.griffin_lim().validate()?;
         if mel.log_style == LogStyle::Whisper {
-            let (field, expected) = ("mel_config.log_style", "another, with all frames");
-            return Err(Error::config(field, "whisper", expected));
+            let expected = "hifi_gan, log10 or decibel; whisper leaves a frame out";
+            return Err(Error::config("mel_config.log_style", "whisper", expected));
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl MagnitudeVocoderConfig {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::vocoder::NsfHifiGanConfig;
@@ -167,7 +167,7 @@ mod tests {
         for (field, change) in changes {
             let mut config = MagnitudeVocoderConfig::speech_8khz();
             change(&mut config);
-            let error = config.init(&Device::flex()).unwrap_err().to_string();
+            let error = config.validate().unwrap_err().to_string();
             assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
         }
     }

@@ -18,6 +18,9 @@ use std::marker::PhantomData;
 /// [`StftLoss`](aigc_core::dsp::StftLoss).
 pub(super) const LEAST_POWER: f64 = 1e-7;
 
+/// Least sum of squared differences under a root, whose slope at 0 is infinite.
+const LEAST_SQUARES: f64 = 1e-16;
+
 /// Weights of the losses of a [`MagnitudeObjective`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -99,7 +102,7 @@ impl<B: SampleBatch<3>> Objective for MagnitudeObjective<B> {
         let least = LEAST_POWER.ln() / 2.0;
         let difference = log.clone().clamp_min(least) - target.clone().log();
         let log_magnitude = difference.abs().mean();
-        let norm = |x: Tensor<3>| x.powi_scalar(2).sum().sqrt();
+        let norm = |x: Tensor<3>| x.powi_scalar(2).sum().clamp_min(LEAST_SQUARES).sqrt();
         let convergence = norm(model.exp(log) - target.clone()) / norm(target);
         let loss = log_magnitude.clone() * self.config.log_weight
             + convergence.clone() * self.config.convergence_weight;
@@ -172,13 +175,23 @@ mod tests {
     #[test]
     fn terms_are_distances_of_magnitudes() {
         let device = Device::flex();
-        let vocoder = vocoder(&device);
+        let mut vocoder = vocoder(&device);
+        // Some magnitudes below the floor, and some above the greatest.
+        let conv = Conv1dConfig::new([8, 65], 1).init(&device).init_weights(2);
+        let bias = Rng::new(3).normal::<1>([65], &device) * 6.0;
+        vocoder.conv_post = conv;
+        vocoder.conv_post.bias = Some(Param::from_tensor(bias));
         let waves = batch().normalized(&device).reshape([2, 1200]);
         let mel = vocoder.mel_config().init().unwrap();
         let found = vocoder
             .magnitudes(mel.log_mel_tensor(waves.clone()))
             .unwrap();
         let found = values(found);
+        let found_logs = values(
+            vocoder
+                .log_magnitudes(mel.log_mel_tensor(waves.clone()))
+                .unwrap(),
+        );
         let least = LEAST_POWER.sqrt();
         let (mut logs, mut squares, mut norm, mut at) = (0.0, 0.0, 0.0, 0);
         for clip in 0..2 {
@@ -186,13 +199,16 @@ mod tests {
             let spectra = mel.stft().forward(&samples).unwrap();
             for expected in spectra.magnitude().transposed() {
                 let (found, expected) = (f64::from(found[at]), expected.max(least));
-                logs += (found.max(least) / expected).ln().abs();
+                let log = f64::from(found_logs[at]).max(least.ln());
+                logs += (log - expected.ln()).abs();
                 squares += (found - expected).powi(2);
                 norm += expected * expected;
                 at += 1;
             }
         }
         assert_eq!(at, found.len());
+        let (low, high) = (least as f32, 128.0);
+        assert!(found.iter().any(|x| *x < low) && found.contains(&high));
         let (log, convergence) = ((logs / at as f64) as f32, (squares / norm).sqrt() as f32);
         let output = losses(MagnitudeLossConfig::default(), &vocoder, &device);
         assert!((metric(&output, "log_magnitude") - log).abs() < 1e-4 * log);
@@ -205,7 +221,28 @@ mod tests {
         assert!((weighted - 2.0 * log - 0.5 * convergence).abs() < 1e-4);
     }
 
-    /// All weights have gradients, also where a logarithm is far too large.
+    /// Silence, of which a new network predicts the floor exactly, has finite gradients.
+    #[test]
+    fn gradients_of_silence_are_finite() {
+        let device = Device::flex().autodiff();
+        let vocoder = vocoder(&device);
+        let silence = Sound {
+            wave: Waveform::mono(vec![0.0; 1200], 8000).unwrap(),
+            len: 1200,
+            label: None,
+        };
+        let mut objective = MagnitudeObjective::new(Default::default(), &vocoder).unwrap();
+        let mut context = StepContext::new(0, 1, device.clone(), Rng::new(0));
+        let batch = collate_sounds(vec![silence]);
+        let output = objective.losses(&vocoder, &batch, &mut context).unwrap();
+        let gradients = output.loss.backward();
+        for conv in [&vocoder.conv_pre, &vocoder.conv_post] {
+            let gradient = values(conv.weight.val().grad(&gradients).unwrap());
+            assert!(gradient.iter().all(|value| value.is_finite()));
+        }
+    }
+
+    /// All layers have gradients, also where a logarithm is far too large.
     #[test]
     fn training_reaches_all_weights() {
         let device = Device::flex().autodiff();
@@ -262,6 +299,6 @@ mod tests {
         let error = objective
             .losses(&vocoder, &batch, &mut context)
             .unwrap_err();
-        assert!(!error.to_string().is_empty());
+        assert!(error.to_string().contains("20"), "{error}");
     }
 }

@@ -146,8 +146,8 @@ impl NsfHifiGan {
     }
 
     /// Normalises the spectrograms with the mean and the standard deviation of every band over all
-    /// frames of these sounds, of which the first channel is taken. Without them, the logarithms of
-    /// magnitudes are far below 0, and training begins slowly.
+    /// frames of these sounds, of which the first channel is taken. Without them, log-mels are far
+    /// below 0, and training begins slowly.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a sound that is shorter than a frame, of another sample rate
