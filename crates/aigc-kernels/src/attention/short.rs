@@ -15,8 +15,9 @@ const TOKENS: usize = 32;
 /// Most channels of a head.
 const CHANNELS: usize = 64;
 
-/// Whether the heads are so small, and so many, that they are computed side by side: matrix
-/// products of so few rows take longer to set up than to compute.
+/// Whether the gradients are computed with one head per vector lane: few tokens and channels, and
+/// at least as many heads as lanes. The set-up of matrix products this small takes longer than
+/// their arithmetic.
 pub(super) fn is_short(sizes: AttentionSizes) -> bool {
     let [lanes, _] = vectors();
     sizes.kv_heads == sizes.heads

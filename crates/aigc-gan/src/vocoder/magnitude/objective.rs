@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 
-/// Least squared magnitude that is told from silence, as in
+/// Lower bound of squared magnitudes before the logarithm; the default of
 /// [`StftLoss`](aigc_core::dsp::StftLoss).
 pub(super) const LEAST_POWER: f64 = 1e-7;
 
